@@ -1,1 +1,3 @@
-fn main(){}
+//! `sft`: the server and its command line.
+
+fn main() {}

@@ -1,0 +1,67 @@
+//! Who is at the other end of a transfer.
+
+use serde::{Deserialize, Serialize};
+
+/// The client of a transfer, as it is recorded and shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// The address: the socket's, or what a trusted proxy says.
+    #[serde(rename = "client_ip", default, deserialize_with = "super::transfer::text_or_null")]
+    pub ip: Box<str>,
+    /// The `User-Agent` that it sent; empty if none.
+    #[serde(rename = "client_agent", default, deserialize_with = "super::transfer::text_or_null")]
+    pub agent: Box<str>,
+    /// `client_id` as sent, else the address.
+    #[serde(rename = "client_id", default, deserialize_with = "super::transfer::text_or_null")]
+    pub id: Box<str>,
+}
+
+impl Client {
+    /// The most bytes of an agent or id that are kept: a client must not fill the status file with them.
+    pub const MAX_TEXT: usize = 256;
+
+    /// A client; texts are stripped of control characters and cut to [`Client::MAX_TEXT`] bytes.
+    pub fn new(ip: &str, agent: &str, id: Option<&str>) -> Self {
+        let id = id.map(bounded).filter(|id| !id.is_empty()).unwrap_or_else(|| ip.into());
+        Self { ip: ip.into(), agent: bounded(agent), id }
+    }
+
+    /// The same client under another id; an empty id is ignored.
+    #[must_use]
+    pub fn with_id(self, id: &str) -> Self {
+        let id = bounded(id);
+        if id.is_empty() { self } else { Self { id, ..self } }
+    }
+}
+
+fn bounded(text: &str) -> Box<str> {
+    let mut kept = String::with_capacity(text.len().min(Client::MAX_TEXT));
+    for c in text.trim().chars().filter(|c| !c.is_control()) {
+        if kept.len() + c.len_utf8() > Client::MAX_TEXT {
+            break;
+        }
+        kept.push(c);
+    }
+    kept.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_stands_in_for_an_id() {
+        assert_eq!(&*Client::new("10.0.0.1", "curl/8", None).id, "10.0.0.1");
+        assert_eq!(&*Client::new("10.0.0.1", "curl/8", Some("  ")).id, "10.0.0.1");
+        assert_eq!(&*Client::new("10.0.0.1", "curl/8", Some("desk-7")).id, "desk-7");
+        assert_eq!(&*Client::new("10.0.0.1", "", None).with_id("desk-7").id, "desk-7");
+        assert_eq!(&*Client::new("10.0.0.1", "", Some("a")).with_id("").id, "a");
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let client = Client::new("::1", &"é".repeat(1000), Some("a\r\nb"));
+        assert_eq!(client.agent.len(), 256);
+        assert_eq!(&*client.id, "ab");
+    }
+}
