@@ -1,3 +1,4 @@
 //! Smart File Transfer.
 
 pub mod domain;
+pub mod store;

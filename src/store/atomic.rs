@@ -1,0 +1,144 @@
+//! Replacing a file as a whole: the one way in which the server rewrites anything.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Durability, os};
+
+/// Creates a file that must not exist yet, for writing.
+///
+/// # Errors
+/// `AlreadyExists`; what else the system says.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+/// Replaces `path` by what `write` writes: a temporary file beside it, flushed, renamed, the directory flushed.
+/// Whoever reads `path` sees the old content or the new one, whole; so does the next start after a crash.
+///
+/// # Errors
+/// What `write` or the system says; `path` is then as it was, and nothing is left behind.
+pub fn replace(
+    path: &Path,
+    durability: Durability,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let prepared = prepare(path, durability, write)?;
+    prepared.publish(durability)
+}
+
+/// A whole file beside its future place; removed on drop unless published.
+pub struct Prepared {
+    temporary: PathBuf,
+    target: PathBuf,
+    published: bool,
+}
+
+/// Writes and flushes what is to replace `path`, and leaves it beside it.
+///
+/// # Errors
+/// What `write` or the system says; nothing is left behind.
+pub fn prepare(
+    path: &Path,
+    durability: Durability,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<Prepared> {
+    let temporary = with_suffix(path, ".tmp");
+    // Left by a crash: nobody else writes here, the directory is locked.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = create_new(&temporary)?;
+    let prepared = Prepared { temporary, target: path.to_owned(), published: false };
+    let mut writer = BufWriter::with_capacity(1 << 18, &file);
+    write(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    durability.sync_data(&file)?;
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Takes the name.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[expect(clippy::disallowed_methods, reason = "this is the one replace")]
+    pub fn publish(mut self, durability: Durability) -> io::Result<()> {
+        std::fs::rename(&self.temporary, &self.target)?;
+        self.published = true;
+        sync_parent(&self.target, durability)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.published
+            && let Err(error) = std::fs::remove_file(&self.temporary)
+        {
+            tracing::warn!(%error, path = %self.temporary.display(), "a temporary file could not be removed");
+        }
+    }
+}
+
+/// Moves a file to another name on the same file system, replacing what is there, and flushes the directory.
+///
+/// # Errors
+/// What the system says.
+#[expect(clippy::disallowed_methods, reason = "this is the one move")]
+pub fn rename(from: &Path, to: &Path, durability: Durability) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_parent(to, durability)
+}
+
+/// Gives a whole, flushed file its name. The caller flushes the directory, once for all that it publishes.
+///
+/// # Errors
+/// `AlreadyExists` where `new` is asked for and the name is taken; what else the system says.
+#[expect(clippy::disallowed_methods, reason = "this is the one publish")]
+pub fn publish(staged: &Path, target: &Path, new: bool) -> io::Result<()> {
+    if new { os::rename_new(staged, target) } else { std::fs::rename(staged, target) }
+}
+
+/// `path` with `suffix` after its name.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn sync_parent(path: &Path, durability: Durability) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    durability.sync_directory(&os::open_directory(parent)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        replace(&path, Durability::Power, |file| file.write_all(b"one")).unwrap();
+        replace(&path, Durability::Process, |file| file.write_all(b"two")).unwrap();
+        let broken = replace(&path, Durability::Power, |file| {
+            file.write_all(b"thr")?;
+            Err(io::Error::other("in the middle"))
+        });
+        assert_eq!(broken.unwrap_err().to_string(), "in the middle");
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn what_a_crash_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        replace(&with_suffix(&path, ".tmp"), Durability::Process, |file| file.write_all(b"half")).unwrap();
+        replace(&path, Durability::Process, |file| file.write_all(b"whole")).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+    }
+}

@@ -1,0 +1,120 @@
+//! Published files: opened and read, never written.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Layout, os};
+use crate::domain::{FileName, StoredFile};
+
+/// The published files of a storage directory.
+#[derive(Debug, Clone)]
+pub struct Files {
+    directory: Arc<File>,
+    layout: Layout,
+}
+
+/// A file that is open for reading. It stays what it is: a new upload of its name makes another file.
+#[derive(Debug)]
+pub struct OpenFile {
+    file: File,
+    stored: StoredFile,
+}
+
+impl Files {
+    /// The files of this layout.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new(layout: Layout) -> io::Result<Self> {
+        Ok(Self { directory: Arc::new(os::open_directory(layout.root())?), layout })
+    }
+
+    /// Opens a file if that can be done without waiting for a disk; `None`: use [`Files::open`] on a blocking thread.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such regular file; what else the system says.
+    pub fn open_cached(&self, name: &FileName) -> io::Result<Option<OpenFile>> {
+        os::open_cached(&self.directory, name.as_str())?.map(OpenFile::new).transpose()
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such regular file; what else the system says.
+    pub fn open(&self, name: &FileName) -> io::Result<OpenFile> {
+        open_regular(&self.layout.file(name)).and_then(OpenFile::new)
+    }
+}
+
+/// Opens a regular file, never what a link leads to, and never waiting for a FIFO's other end.
+fn open_regular(path: &Path) -> io::Result<File> {
+    if !std::fs::symlink_metadata(path)?.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed(),
+    );
+    options.open(path)
+}
+
+impl OpenFile {
+    fn new(file: File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let stored = StoredFile { size: metadata.len(), modified: metadata.modified()?.into() };
+        Ok(Self { file, stored })
+    }
+
+    /// Size and time of the content.
+    pub const fn stored(&self) -> &StoredFile {
+        &self.stored
+    }
+
+    /// Reads at `offset` without waiting for a disk, maybe less than asked for; 0 at the end; `None`: use
+    /// [`OpenFile::read_at`] on a blocking thread.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        os::read_cached(&self.file, buffer, offset)
+    }
+
+    /// Reads at `offset`, maybe less than asked for; 0 at the end.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        os::read_at(&self.file, buffer, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::atomic;
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("storage"), dir.path().join("status.json"));
+        layout.create().unwrap();
+        let files = Files::new(layout.clone()).unwrap();
+        let name = |name: &str| FileName::clean(name).unwrap();
+        std::fs::create_dir(layout.file(&name("directory"))).unwrap();
+        atomic::replace(&dir.path().join("secret"), super::super::Durability::Process, |_| Ok(())).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(dir.path().join("secret"), layout.file(&name("link"))).unwrap();
+        for absent in ["directory", "link", "missing"] {
+            assert!(files.open(&name(absent)).is_err(), "{absent}");
+            assert!(!matches!(files.open_cached(&name(absent)), Ok(Some(_))), "{absent}");
+        }
+    }
+}

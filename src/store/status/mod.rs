@@ -1,0 +1,445 @@
+//! The StatusStore: every transfer, in memory and on disk.
+//!
+//! A change goes one way: *change → journal → memory*. What can be read here has been written down.
+
+mod commit;
+mod journal;
+mod snapshot;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use self::commit::{Commit, Committer, Request, Snapshots};
+use self::journal::Journal;
+use self::state::State;
+use super::{Durability, Layout, is_full};
+use crate::domain::progress::{self, Meter};
+use crate::domain::{Change, Digest, FileName, ImpossibleMove, StoredFile, Transfer, TransferId};
+
+pub use self::journal::JournalError;
+pub use self::snapshot::SnapshotError;
+pub use self::state::FileEntry;
+
+/// Why a status file can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A journal can't be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Neither the snapshot nor its backup can be read.
+    #[error(
+        "{snapshot}, and its backup can't stand in for it: {backup}. Nothing was changed. Put back a good copy of one \
+         of them, or move both and the journal away to start with an empty status (the files themselves stay)"
+    )]
+    Snapshot {
+        /// What is wrong with the snapshot.
+        snapshot: SnapshotError,
+        /// What is wrong with the backup.
+        backup: String,
+    },
+    /// The journal goes on from a snapshot that is not there.
+    #[error(
+        "{path} is missing although its journal begins at change {first_seq}. Put back a copy of it or of its \
+         backup, or move the journal away to start with an empty status (the files themselves stay)",
+        path = .path.display()
+    )]
+    Missing {
+        /// The status file.
+        path: PathBuf,
+        /// The first change in the journal.
+        first_seq: u64,
+    },
+    /// The system refused.
+    #[error("cannot use {}: {source}", .path.display())]
+    Io {
+        /// The status file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a change was not committed. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The change can't follow the state of the transfer.
+    #[error(transparent)]
+    Impossible(#[from] ImpossibleMove),
+    /// What stands under the name is not what the condition asks for.
+    #[error("what stands under the name does not meet the condition")]
+    Condition,
+    /// A directory that somebody made stands under the name.
+    #[error("a directory stands under the name")]
+    NameTaken,
+    /// There is no room.
+    #[error("the storage is full: {0}")]
+    Full(io::Error),
+    /// The system refused.
+    #[error("the storage can't be written: {0}")]
+    Io(io::Error),
+    /// A flush has failed before, or the store is closed: nothing is accepted.
+    #[error("the status can't be written since an earlier failure")]
+    Unusable,
+}
+
+impl CommitError {
+    fn storage(error: io::Error) -> Self {
+        if is_full(&error) { Self::Full(error) } else { Self::Io(error) }
+    }
+}
+
+/// What must stand under a name for a file to be published there (RFC 9110 §13.1). It is looked at when the file is
+/// published, not when the upload begins: two uploads of one new name can't both be the first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Anything or nothing.
+    #[default]
+    Any,
+    /// Nothing: `overwrite=false`, `If-None-Match: *`.
+    New,
+    /// A file (`If-Match: *`), or one with one of these digests.
+    Matches(Option<Vec<Digest>>),
+    /// Nothing, or a file with none of these digests.
+    MatchesNone(Vec<Digest>),
+}
+
+/// A whole, flushed file that is to take its name.
+#[derive(Debug)]
+pub struct Publish {
+    /// Where it is.
+    pub staged: PathBuf,
+    /// What it is to be called.
+    pub target: PathBuf,
+    /// If.
+    pub condition: Condition,
+}
+
+/// Where the answer to a commit goes.
+struct Reply(oneshot::Sender<Result<Arc<Transfer>, CommitError>>);
+
+impl Reply {
+    fn send(self, result: Result<Arc<Transfer>, CommitError>) {
+        // Who asked may have hung up: what was committed stays so all the same.
+        _ = self.0.send(result);
+    }
+}
+
+/// What the committer and its askers share.
+struct Shared {
+    /// Written by the committer alone, for moments; a plain lock, as nothing waits while it holds it.
+    state: RwLock<State>,
+    /// How far running transfers are. Not durable.
+    live: Mutex<HashMap<TransferId, Arc<Live>>>,
+    usable: AtomicBool,
+}
+
+impl Shared {
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_live(&self, id: TransferId) {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+}
+
+/// How far a running transfer is.
+#[derive(Debug)]
+pub struct Live {
+    meter: Mutex<Meter>,
+    total: Option<u64>,
+}
+
+impl Live {
+    /// `bytes` more are through.
+    pub fn add(&self, bytes: u64) {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).add(bytes, Instant::now());
+    }
+
+    /// Bytes that are through.
+    pub fn done(&self) -> u64 {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).done()
+    }
+
+    fn show(&self, transfer: &mut Transfer) {
+        let now = Instant::now();
+        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        transfer.transferred_bytes = meter.done();
+        transfer.progress = progress::percent(meter.done(), self.total);
+        transfer.speed = meter.speed(now);
+        transfer.eta = meter.eta(self.total, now);
+    }
+}
+
+/// A handle to the store; cheap to clone.
+#[derive(Clone)]
+pub struct StatusStore {
+    shared: Arc<Shared>,
+    requests: Sender<Request>,
+}
+
+/// Ends the store; dropped, it waits until everything is on disk.
+pub struct StatusStoreGuard {
+    requests: Sender<Request>,
+    committer: Option<JoinHandle<()>>,
+}
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// For the log: what was repaired or is missing.
+    pub remarks: Vec<String>,
+    /// How long reading took.
+    pub took: Duration,
+    /// How many transfers were read.
+    pub transfers: usize,
+}
+
+impl StatusStore {
+    /// Reads the newest whole snapshot and the journal, and starts the committer. At most `history_limit` transfers
+    /// are kept beyond those that run and those whose file stands.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing on disk has been changed then.
+    pub fn open(
+        layout: &Layout,
+        durability: Durability,
+        history_limit: usize,
+    ) -> Result<(Self, StatusStoreGuard, Opened), OpenError> {
+        let begun = Instant::now();
+        let path = layout.status().to_owned();
+        let io = |source| OpenError::Io { path: path.clone(), source };
+        let mut opened = Opened::default();
+        let mut state = State::new(history_limit);
+
+        let (snapshot, bytes) = read_snapshot(layout, &mut opened)?;
+        let found = snapshot.is_some();
+        let (mut transfers, snapshot_seq) =
+            snapshot.map_or((Vec::new(), None), |snapshot| (snapshot.transfers, snapshot.seq));
+        transfers.sort_by_key(|transfer| (transfer.seq, transfer.updated_at));
+        for transfer in transfers {
+            state.put(Arc::new(transfer));
+        }
+        let snapshot_seq = snapshot_seq.unwrap_or(0);
+        state.seq = state.seq.max(snapshot_seq);
+        let end = journal::replay(&path, |seq, transfer| {
+            if seq > snapshot_seq {
+                state.put(Arc::new(transfer));
+            }
+        })?;
+        if let Some(first_seq) = end.first_seq.filter(|first| *first > snapshot_seq + 1) {
+            if !found {
+                return Err(OpenError::Missing { path, first_seq });
+            }
+            opened.remarks.push(format!(
+                "{} ends at change {snapshot_seq} and its journal begins at {first_seq}: it was restored from an older copy, \
+                 and what changed between is not known",
+                path.display()
+            ));
+        }
+        if end.torn > 0 {
+            let torn = end.torn;
+            opened
+                .remarks
+                .push(format!("{torn} bytes at the end of the journal were torn by a crash and dropped"));
+        }
+        let journal = match end.active {
+            Some((length, first_seq)) => Journal::open(&path, length, first_seq, durability),
+            None => Journal::create(&path, state.seq + 1, durability),
+        };
+        opened.transfers = state.name_count();
+        opened.took = begun.elapsed();
+
+        let shared = Arc::new(Shared {
+            state: RwLock::new(state),
+            live: Mutex::new(HashMap::new()),
+            usable: AtomicBool::new(true),
+        });
+        // Not bounded by itself: each transfer that runs has at most one note and one commit in it.
+        let (sender, requests) = mpsc::channel();
+        let committer = Committer {
+            shared: Arc::clone(&shared),
+            requests,
+            sender: sender.clone(),
+            journal: journal.map_err(io)?,
+            status_path: path.clone(),
+            directory: commit::open_directory(layout).map_err(io)?,
+            durability,
+            snapshots: Snapshots {
+                bytes,
+                seq: snapshot_seq,
+                writing: None,
+                last: Instant::now(),
+                cost: Duration::ZERO,
+            },
+        };
+        let thread = std::thread::Builder::new()
+            .name("sft-commit".into())
+            .spawn(move || committer.run())
+            .map_err(io)?;
+        let guard = StatusStoreGuard { requests: sender.clone(), committer: Some(thread) };
+        Ok((Self { shared, requests: sender }, guard, opened))
+    }
+
+    /// Hands in a change that nobody waits for: that a transfer began, failed or was given up. It survives the end of
+    /// the process as soon as it can be read here, and loss of power about a second later.
+    pub fn note(&self, change: Change) {
+        if self.requests.send(Request::Note(change)).is_err() {
+            tracing::warn!("a change came after the store was closed");
+        }
+    }
+
+    /// Commits a change and, with it, publishes a file. When this returns, both survive what the durability says.
+    ///
+    /// Cancel-safe in this sense: once called, the change is committed or refused whether or not somebody waits.
+    ///
+    /// # Errors
+    /// [`CommitError`]; the transfer is then as it was, and a staged file still where it was.
+    pub async fn commit(
+        &self,
+        change: Change,
+        publish: Option<Publish>,
+    ) -> Result<Arc<Transfer>, CommitError> {
+        let (sender, answer) = oneshot::channel();
+        let commit = Commit { change, publish, reply: Reply(sender) };
+        self.requests.send(Request::Commit(Box::new(commit))).map_err(|_| CommitError::Unusable)?;
+        answer.await.map_err(|_| CommitError::Unusable)?
+    }
+
+    /// Registers how far a transfer is, to be shown for as long as it runs.
+    pub fn track(&self, id: TransferId, total: Option<u64>) -> Arc<Live> {
+        let live = Arc::new(Live { meter: Mutex::new(Meter::new(Instant::now())), total });
+        self.shared.live.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&live));
+        live
+    }
+
+    /// The transfer of this name whose state changed last, as it is now.
+    pub fn current(&self, name: &FileName) -> Option<Arc<Transfer>> {
+        let transfer = self.shared.state().current(name).cloned()?;
+        Some(self.as_of_now(transfer))
+    }
+
+    /// The transfers of all names, the last changed first: up to `limit` of those before `before`, which is the
+    /// last one of the page before.
+    pub fn recent(&self, before: Option<&Transfer>, limit: usize) -> Vec<Arc<Transfer>> {
+        let before = before.map(|transfer| (transfer.seq, transfer.id));
+        let page = self.shared.state().recent(before, limit);
+        page.into_iter().map(|transfer| self.as_of_now(transfer)).collect()
+    }
+
+    fn as_of_now(&self, transfer: Arc<Transfer>) -> Arc<Transfer> {
+        if transfer.status.is_terminal() {
+            return transfer;
+        }
+        let live = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner).get(&transfer.id).cloned();
+        live.map_or_else(
+            || Arc::clone(&transfer),
+            |live| {
+                let mut now = Transfer::clone(&transfer);
+                live.show(&mut now);
+                Arc::new(now)
+            },
+        )
+    }
+
+    /// What stands under a name, as far as it is recorded.
+    pub fn file(&self, name: &FileName) -> Option<FileEntry> {
+        self.shared.state().file(name)
+    }
+
+    /// Up to `limit` files by name, after the first `offset`, and how many there are.
+    pub fn files(&self, offset: usize, limit: usize) -> (Vec<FileEntry>, usize) {
+        let state = self.shared.state();
+        (state.files(offset, limit), state.file_count())
+    }
+
+    /// How many names have a transfer.
+    pub fn name_count(&self) -> usize {
+        self.shared.state().name_count()
+    }
+
+    /// Every transfer that has begun and not ended.
+    pub fn running(&self) -> Vec<Arc<Transfer>> {
+        self.shared.state().running()
+    }
+
+    /// The upload that stands under each name.
+    pub fn standing(&self) -> Vec<Arc<Transfer>> {
+        self.shared.state().standing_names()
+    }
+
+    /// Whether changes can be committed.
+    pub fn is_usable(&self) -> bool {
+        self.shared.usable.load(Ordering::Acquire)
+    }
+
+    /// What stood under a name is gone or was replaced behind the server's back (`found`).
+    pub(super) fn differs(&self, name: &FileName, found: Option<StoredFile>) {
+        let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.lose_file(name);
+        if let Some(found) = found {
+            state.add_foreign(name.clone(), found);
+        }
+    }
+}
+
+/// The snapshot, or its backup where it is missing or damaged; and its size.
+fn read_snapshot(
+    layout: &Layout,
+    opened: &mut Opened,
+) -> Result<(Option<snapshot::Snapshot>, u64), OpenError> {
+    let path = layout.status();
+    let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let damaged = match snapshot::read(path) {
+        Ok(Some(snapshot)) => return Ok((Some(snapshot), size(path))),
+        Ok(None) => None,
+        Err(error) => Some(error),
+    };
+    let backup_path = snapshot::backup_path(path);
+    match (snapshot::read(&backup_path), damaged) {
+        (Ok(Some(backup)), damaged) => {
+            let why = damaged
+                .as_ref()
+                .map_or_else(|| format!("{} is missing", path.display()), ToString::to_string);
+            opened.remarks.push(format!("{why}; its backup was read in its place"));
+            if damaged.is_some() {
+                // The next snapshot takes its place: what is damaged is kept for whoever wants to look.
+                let aside = super::atomic::with_suffix(path, ".damaged");
+                super::atomic::rename(path, &aside, Durability::Power)
+                    .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+                opened.remarks.push(format!("the damaged file was moved to {}", aside.display()));
+            }
+            Ok((Some(backup), size(&backup_path)))
+        }
+        (Ok(None), None) => Ok((None, 0)),
+        (Ok(None), Some(snapshot)) => {
+            Err(OpenError::Snapshot { snapshot, backup: format!("there is no {}", backup_path.display()) })
+        }
+        (Err(backup), Some(snapshot)) => Err(OpenError::Snapshot { snapshot, backup: backup.to_string() }),
+        (Err(backup), None) => {
+            Err(OpenError::Snapshot { snapshot: backup, backup: "it is the backup".into() })
+        }
+    }
+}
+
+impl Drop for StatusStoreGuard {
+    fn drop(&mut self) {
+        _ = self.requests.send(Request::Stop);
+        if let Some(committer) = self.committer.take()
+            && committer.join().is_err()
+        {
+            tracing::error!("the committer panicked");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Uploads in progress: data files that nobody can see until they are whole.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Durability, Layout, atomic, os};
+use crate::domain::{StoredFile, TransferId};
+
+/// The data file of an upload. Dropped, it is removed: what failed or was given up leaves nothing behind.
+#[derive(Debug)]
+pub struct Staged {
+    path: PathBuf,
+    file: File,
+    written: u64,
+    keep: bool,
+}
+
+impl Staged {
+    /// Makes the data file of a new upload and sets space aside for `expected` bytes.
+    ///
+    /// # Errors
+    /// `StorageFull`; what else the system says.
+    pub fn create(layout: &Layout, id: TransferId, expected: u64) -> io::Result<Self> {
+        let path = layout.upload_data(id);
+        let staged = Self { file: atomic::create_new(&path)?, path, written: 0, keep: false };
+        os::reserve(&staged.file, 0, expected)?;
+        Ok(staged)
+    }
+
+    /// Appends.
+    ///
+    /// # Errors
+    /// `StorageFull`; what else the system says. The upload can't go on then.
+    pub fn append(&mut self, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+        while !pieces.is_empty() {
+            match self.file.write_vectored(pieces) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.written += written as u64;
+                    IoSlice::advance_slices(&mut pieces, written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends writing: gives back space that was set aside for more, flushes, and says what there is now.
+    ///
+    /// # Errors
+    /// What the system says; the content must then be taken for lost.
+    pub fn finish(&mut self, expected: u64, durability: Durability) -> io::Result<StoredFile> {
+        if expected > self.written {
+            self.file.set_len(self.written)?;
+        }
+        durability.sync_data(&self.file)?;
+        let metadata = self.file.metadata()?;
+        if metadata.len() != self.written {
+            return Err(io::Error::other("the data file has been changed by somebody else"));
+        }
+        Ok(StoredFile { size: self.written, modified: metadata.modified()?.into() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It has been published, and is no longer here.
+    pub fn published(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %self.path.display(), "an upload's data could not be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_that_is_given_up_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("storage"), dir.path().join("status.json"));
+        layout.create().unwrap();
+        let id = TransferId::new();
+        let mut staged = Staged::create(&layout, id, 1 << 20).unwrap();
+        staged.append(&mut [IoSlice::new(b"he"), IoSlice::new(b""), IoSlice::new(b"llo")]).unwrap();
+        assert_eq!(staged.finish(1 << 20, Durability::Power).unwrap().size, 5);
+        assert_eq!(std::fs::read(layout.upload_data(id)).unwrap(), b"hello");
+        drop(staged);
+        assert!(!layout.upload_data(id).exists());
+    }
+}
