@@ -1,4 +1,18 @@
-//! Smart File Transfer.
+//! Smart File Transfer: a server that moves files safely, and its command line.
+//!
+//! An arrow points only down:
+//!
+//! ```text
+//! cli ──────► client                        main: parse, tracing, dispatch, exit code
+//! http ─► services ─► store ─► domain
+//! ```
+//!
+//! [`domain`] does no I/O. [`store`] is the only code that touches the storage directory. [`services`] hold the rules and
+//! know nothing of HTTP. [`http`] is thin: extract, one service call, render.
 
+pub mod app;
+pub mod config;
 pub mod domain;
+pub mod http;
+pub mod services;
 pub mod store;

@@ -11,7 +11,8 @@ use rustix::fs::{
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// Opens `name` in `directory` for reading if that can be done from memory (`openat2(2)` with `RESOLVE_CACHED`);
-/// `None`: open it on a blocking thread. Follows no link and reaches nothing outside the directory.
+/// `None`: open it on a blocking thread. Follows no link and reaches nothing outside the directory: what is there
+/// is taken for absent.
 ///
 /// # Errors
 /// What the system says, `NotFound` among it.
@@ -22,6 +23,7 @@ pub fn open_cached(directory: &File, name: &str) -> io::Result<Option<File>> {
     match openat2(directory, name, flags, Mode::empty(), resolve) {
         Ok(file) => Ok(Some(file.into())),
         Err(Errno::AGAIN | Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::OPNOTSUPP) => Ok(None),
+        Err(Errno::LOOP | Errno::XDEV) => Err(io::ErrorKind::NotFound.into()),
         Err(error) => Err(error.into()),
     }
 }

@@ -324,6 +324,12 @@ impl StatusStore {
         live
     }
 
+    /// How many bytes of a running transfer are through; 0 if it does not run.
+    pub fn live_bytes(&self, id: TransferId) -> u64 {
+        let live = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        live.map_or(0, |live| live.done())
+    }
+
     /// The transfer of this name whose state changed last, as it is now.
     pub fn current(&self, name: &FileName) -> Option<Arc<Transfer>> {
         let transfer = self.shared.state().current(name).cloned()?;

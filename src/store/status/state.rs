@@ -155,9 +155,9 @@ impl State {
             self.names.values().filter_map(|name| self.transfers.get(name.standing.as_ref()?)).peekable();
         let mut foreign = self.foreign.iter().peekable();
         let merged = std::iter::from_fn(|| match (ours.peek(), foreign.peek()) {
-            (Some(our), Some((name, _))) if our.filename <= **name => ours.next().map(|our| entry(our)),
+            (Some(our), Some((name, _))) if our.filename <= **name => ours.next().map(entry),
             (_, Some(_)) => foreign.next().map(foreign_entry),
-            (_, None) => ours.next().map(|our| entry(our)),
+            (_, None) => ours.next().map(entry),
         });
         merged.skip(offset).take(limit).collect()
     }

@@ -1,0 +1,204 @@
+//! The server's services, built once from the settings and handed down. Nothing is global.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{CorsOrigins, Settings};
+use crate::http::serve::Limits;
+use crate::services::access::Access;
+use crate::services::downloads::Downloads;
+use crate::services::space::Space;
+use crate::services::uploads::Uploads;
+use crate::store::files::Files;
+use crate::store::lock::{Lock, LockError};
+use crate::store::recovery;
+use crate::store::status::{OpenError, StatusStore, StatusStoreGuard};
+use crate::store::{Durability, Layout};
+
+/// Why a server could not be set up: one line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The storage directory can't be used.
+    #[error("cannot use the storage directory {}: {source}", .path.display())]
+    Storage {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another server owns it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The status can't be read.
+    #[error(transparent)]
+    Status(#[from] OpenError),
+}
+
+/// Why a server is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// It is being stopped.
+    #[error("the server is being stopped")]
+    Draining,
+    /// Its storage can't be written.
+    #[error("the storage can't be written")]
+    StorageFailed,
+    /// There is no room.
+    #[error("the storage is full")]
+    StorageFull,
+}
+
+/// A handle to everything; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    layout: Layout,
+    status: StatusStore,
+    uploads: Uploads,
+    downloads: Downloads,
+    access: Access,
+    space: Space,
+    begun: Instant,
+    stopping: CancellationToken,
+}
+
+/// What must be held while the server runs, and let go in this order: first the status is written to its end, then the
+/// directory is given free.
+pub struct Held {
+    _status: StatusStoreGuard,
+    _lock: Lock,
+}
+
+impl App {
+    /// Takes the storage directory, reads and mends what is there, and builds the services.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(settings: Settings) -> Result<(Self, Held), StartError> {
+        let layout = Layout::new(settings.upload_dir.clone(), settings.log_file.clone());
+        let storage = |source| StartError::Storage { path: settings.upload_dir.clone(), source };
+        layout.create().map_err(storage)?;
+        let lock = Lock::take(&layout.lock(), layout.root())?;
+        let (status, guard, opened) =
+            StatusStore::open(&layout, settings.durability, settings.history_limit)?;
+        for remark in &opened.remarks {
+            tracing::warn!("{remark}");
+        }
+        let files = Files::new(layout.clone()).map_err(storage)?;
+        let recovered = recovery::recover(&layout, &files, &status).await.map_err(storage)?;
+        let (adopted, failed, removed, foreign) =
+            (recovered.adopted, recovered.failed, recovered.removed, recovered.foreign);
+        tracing::info!(names = opened.transfers, took = ?opened.took, adopted, failed, removed, foreign, "status read");
+        for name in &recovered.missing {
+            tracing::warn!(
+                filename = name.as_str(),
+                "a file that is recorded is missing from the storage directory"
+            );
+        }
+        if settings.durability == Durability::Process {
+            tracing::warn!(
+                "DURABILITY=process: what is acknowledged survives the end of the server, but not a loss of power"
+            );
+        }
+        let space = Space::new(layout.clone(), settings.min_free_space);
+        let uploads = Uploads::new(
+            layout.clone(),
+            status.clone(),
+            space.clone(),
+            settings.max_file_size,
+            settings.durability,
+        );
+        let downloads = Downloads::new(files, status.clone());
+        let access = Access::new(settings.auth, settings.api_keys.iter().map(String::as_str));
+        let (begun, stopping) = (Instant::now(), CancellationToken::new());
+        let inner = Inner { settings, layout, status, uploads, downloads, access, space, begun, stopping };
+        Ok((Self(Arc::new(inner)), Held { _status: guard, _lock: lock }))
+    }
+
+    /// Uploads.
+    pub fn uploads(&self) -> &Uploads {
+        &self.0.uploads
+    }
+
+    /// Downloads.
+    pub fn downloads(&self) -> &Downloads {
+        &self.0.downloads
+    }
+
+    /// Every transfer.
+    pub fn status(&self) -> &StatusStore {
+        &self.0.status
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        &self.0.access
+    }
+
+    /// Peers whose word on the client's address counts.
+    pub fn trusted_proxies(&self) -> &[IpNet] {
+        &self.0.settings.trusted_proxies
+    }
+
+    /// Web pages that may use the server.
+    pub fn cors_origins(&self) -> &CorsOrigins {
+        &self.0.settings.cors_origins
+    }
+
+    /// How long a transfer may stand still.
+    pub fn idle_timeout(&self) -> Duration {
+        self.0.settings.idle_timeout
+    }
+
+    /// Limits of the connections.
+    pub fn limits(&self) -> Limits {
+        let settings = &self.0.settings;
+        Limits {
+            connections: settings.max_connections,
+            header: settings.header_timeout,
+            idle: settings.idle_timeout,
+            grace: settings.shutdown_grace,
+        }
+    }
+
+    /// Cancelled as soon as the server is to stop.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
+    }
+
+    /// How long the server has been running.
+    pub fn uptime(&self) -> Duration {
+        self.0.begun.elapsed()
+    }
+
+    /// Whether the server can do its work now.
+    ///
+    /// # Errors
+    /// [`NotReady`]: why not.
+    pub async fn readiness(&self) -> Result<(), NotReady> {
+        if self.0.stopping.is_cancelled() {
+            return Err(NotReady::Draining);
+        }
+        if !self.0.status.is_usable() {
+            return Err(NotReady::StorageFailed);
+        }
+        if !self.0.space.has_room_for(0) {
+            return Err(NotReady::StorageFull);
+        }
+        let layout = self.0.layout.clone();
+        let probe = tokio::task::spawn_blocking(move || crate::store::uploads::probe(&layout));
+        match probe.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the storage can't be written");
+                Err(NotReady::StorageFailed)
+            }
+            Err(_) => Err(NotReady::StorageFailed),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The settings as flags of the command line, made from the table of settings.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use super::SPECS;
+
+/// The settings that were given as flags. Their texts are read later, together with those from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// The TOML file.
+    pub config: Option<PathBuf>,
+    /// Settings by key.
+    pub values: BTreeMap<&'static str, String>,
+}
+
+/// `--port` belongs to the whole command line: to clients it is the server's, to the server its own.
+const SHARED: &str = "port";
+
+impl clap::Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let config =
+            Arg::new("config").long("config").value_name("FILE").value_parser(value_parser!(PathBuf)).help(
+                format!(
+                    "TOML file with settings [default: {} if there is one] [env: SFT_CONFIG]",
+                    super::DEFAULT_FILE
+                ),
+            );
+        SPECS.iter().filter(|spec| spec.key != SHARED).fold(command.arg(config), |command, spec| {
+            let default =
+                if spec.default.is_empty() { String::new() } else { format!(" [default: {}]", spec.default) };
+            command.arg(
+                Arg::new(spec.key)
+                    .long(spec.key.replace('_', "-"))
+                    .value_name(spec.key.to_uppercase())
+                    .help(format!("{}: {}{default} [env: {}]", spec.help, spec.takes, spec.env.join(", "))),
+            )
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let values = SPECS.iter().filter(|spec| spec.key != SHARED);
+        let values = values.filter_map(|spec| Some((spec.key, matches.get_one::<String>(spec.key)?.clone())));
+        Ok(Self { config: matches.get_one::<PathBuf>("config").cloned(), values: values.collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Flags {
+    /// Sets a setting as if by its flag.
+    pub fn set(&mut self, key: &'static str, value: impl Into<String>) {
+        self.values.insert(key, value.into());
+    }
+}

@@ -1,0 +1,135 @@
+//! Every setting: its names, its default, what it takes.
+
+/// One setting as it is documented.
+#[derive(Debug, Clone, Copy)]
+pub struct Spec {
+    /// The key in the file; the flag is the same with dashes.
+    pub key: &'static str,
+    /// The environment variables, the first that is set counts.
+    pub env: &'static [&'static str],
+    /// In force where nothing is said.
+    pub default: &'static str,
+    /// What it takes, for a person.
+    pub takes: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+    /// Masked wherever it is shown.
+    pub secret: bool,
+}
+
+const fn spec(
+    key: &'static str,
+    env: &'static [&'static str],
+    default: &'static str,
+    takes: &'static str,
+    help: &'static str,
+) -> Spec {
+    Spec { key, env, default, takes, help, secret: false }
+}
+
+const SIZE: &str = "a number of bytes, also with KiB, MiB, GiB, TiB, KB, MB, GB or TB";
+const DURATION: &str = "a number of seconds, also with s, m or h";
+const COUNT: &str = "a whole number from 1";
+
+/// All settings, in the order in which they are shown.
+pub const SPECS: &[Spec] = &[
+    spec("server_host", &["SERVER_HOST"], "0.0.0.0", "an IP address or a host name", "Address to listen on"),
+    spec(
+        "port",
+        &["PORT", "SERVER_PORT"],
+        "8080",
+        "a port from 0 (any that is free) to 65535",
+        "Port to listen on",
+    ),
+    spec("upload_dir", &["UPLOAD_DIR"], "storage", "a directory", "Where files are kept"),
+    spec("log_file", &["LOG_FILE"], "transfer_status.json", "a file", "The status file"),
+    spec(
+        "durability",
+        &["DURABILITY"],
+        "power",
+        "power or process",
+        "What an acknowledgement survives: loss of power, or only the end of the process",
+    ),
+    spec(
+        "max_file_size",
+        &["MAX_FILE_SIZE"],
+        "104857600",
+        SIZE,
+        "The largest file that one request may bring",
+    ),
+    spec(
+        "min_free_space",
+        &["MIN_FREE_SPACE"],
+        "64MiB",
+        SIZE,
+        "Uploads that would leave less free are refused",
+    ),
+    spec(
+        "history_limit",
+        &["HISTORY_LIMIT"],
+        "100000",
+        COUNT,
+        "Ended transfers that are remembered beyond those whose file stands",
+    ),
+    spec(
+        "encryption",
+        &["ENCRYPTION"],
+        "optional",
+        "optional (required and default-on are not available yet)",
+        "Which files are sealed",
+    ),
+    spec("auth", &["AUTH"], "documented", "documented or all", "Which requests need an API key"),
+    Spec {
+        key: "api_keys",
+        env: &["API_KEYS"],
+        default: "",
+        takes: "keys of at least 16 characters, separated by commas",
+        help: "API keys that may do everything",
+        secret: true,
+    },
+    spec(
+        "cors_origins",
+        &["CORS_ORIGINS"],
+        "localhost",
+        "localhost (every port of localhost and 127.0.0.1), *, or origins such as https://files.example.com, separated by commas",
+        "Web pages that may use the server",
+    ),
+    spec(
+        "trusted_proxies",
+        &["TRUSTED_PROXIES"],
+        "",
+        "IP addresses or networks such as 10.0.0.0/8, separated by commas",
+        "Peers whose X-Forwarded-For and Forwarded are believed",
+    ),
+    spec(
+        "max_connections",
+        &["MAX_CONNECTIONS"],
+        "10000",
+        COUNT,
+        "Connections at once; more wait to be accepted",
+    ),
+    spec(
+        "header_timeout",
+        &["HEADER_TIMEOUT"],
+        "30",
+        DURATION,
+        "How long a connection may take for a request's header, or stay idle between two requests",
+    ),
+    spec("idle_timeout", &["IDLE_TIMEOUT"], "60", DURATION, "How long a running transfer may stand still"),
+    spec(
+        "shutdown_grace",
+        &["SHUTDOWN_GRACE"],
+        "30",
+        DURATION,
+        "How long running transfers may go on after SIGTERM or SIGINT",
+    ),
+    spec("log_level", &["LOG_LEVEL"], "INFO", "ERROR, WARNING, INFO, DEBUG or TRACE", "How much is logged"),
+    spec("log_format", &["LOG_FORMAT"], "text", "text or json", "How it is logged"),
+    spec(
+        "server_log_file",
+        &["SERVER_LOG_FILE"],
+        "",
+        "a file (nothing: standard error)",
+        "Where it is logged",
+    ),
+];

@@ -1,0 +1,91 @@
+//! Bodies that an early answer left unread.
+//!
+//! A client that sends everything before it reads (`requests`, browsers) never sees an answer that comes while it still
+//! writes: the connection would be closed with data unread, which is a reset. So what is left of the body is read and
+//! thrown away beside the answer, within bounds.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+/// So much is thrown away, then the connection is closed.
+const MOST_BYTES: u64 = 4 << 30;
+/// So long, in all.
+const MOST_TIME: Duration = Duration::from_secs(60);
+/// So long without a byte.
+const MOST_SILENCE: Duration = Duration::from_secs(10);
+
+/// Where a body is put back that nobody read to its end.
+#[derive(Clone, Default)]
+pub(super) struct Rest(Arc<Mutex<Option<Body>>>);
+
+struct Lent {
+    body: Option<Body>,
+    /// A client that waits for `100 Continue` has sent nothing as long as nobody has asked for it.
+    waits: bool,
+    rest: Rest,
+}
+
+impl Rest {
+    /// Lends the body to a handler; what it leaves comes back here. `waits`: the client sent `Expect: 100-continue`.
+    pub(super) fn lend(&self, body: Body, waits: bool) -> Body {
+        Body::new(Lent { body: Some(body), waits, rest: self.clone() })
+    }
+
+    /// Throws away what was left, beside whatever goes on.
+    pub(super) fn drain(self) {
+        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(body) = left {
+            tokio::spawn(async move {
+                _ = tokio::time::timeout(MOST_TIME, throw_away(body)).await;
+            });
+        }
+    }
+}
+
+async fn throw_away(mut body: Body) {
+    let mut left = MOST_BYTES;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(MOST_SILENCE, body.frame()).await {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        let Some(still) = left.checked_sub(length) else { return };
+        left = still;
+    }
+}
+
+impl http_body::Body for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.waits = false;
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|body| !self.waits && !body.is_end_stream()) {
+            *self.rest.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The outermost layer: request ids, keys, error bodies, the log of what was wrong.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+use http_body::Body as _;
+use serde_json::json;
+
+use super::drain::Rest;
+use super::error::{ApiError, Unrendered};
+use crate::app::App;
+
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id under which a request is logged and answered.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) Arc<str>);
+
+/// Handles what every request has in common. `open`: paths that need no key even where all others do.
+pub(super) async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let head = request.method() == Method::HEAD;
+    let path = request.uri().path();
+    let open = path == "/health" || path == "/ready" || request.method() == Method::OPTIONS;
+    let allowed = app.access().check(api_key(request.headers()).as_deref(), open);
+    let rest = Rest::default();
+    if !request.body().is_end_stream() {
+        let waits = request.headers().contains_key(header::EXPECT);
+        let (parts, body) = request.into_parts();
+        request = Request::from_parts(parts, rest.lend(body, waits));
+    }
+    request.extensions_mut().insert(id.clone());
+    let mut response = match allowed {
+        Ok(()) => {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            let mut response = next.run(request).await;
+            if response.status().is_client_error() || response.status().is_server_error() {
+                let error = error_of(&mut response);
+                log(&error, &id, &method, uri.path());
+                render(&mut response, &error, &id, head);
+            }
+            response
+        }
+        Err(error) => {
+            drop(request);
+            let error = ApiError::from(error);
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = error.status;
+            response.headers_mut().extend(error.headers.clone());
+            render(&mut response, &error, &id, head);
+            response
+        }
+    };
+    rest.drain();
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id.0) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// What a failed response stands for. One that bears no error of ours comes from a library: its text is not shown.
+fn error_of(response: &mut Response) -> Arc<ApiError> {
+    if let Some(Unrendered(error)) = response.extensions_mut().remove::<Unrendered>() {
+        return error;
+    }
+    let status = response.status();
+    let code = match status {
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
+        status if status.is_client_error() => "invalid_request",
+        _ => "internal_error",
+    };
+    let reason = status.canonical_reason().unwrap_or("the request failed").to_lowercase();
+    Arc::new(ApiError::new(status, code, reason))
+}
+
+fn log(error: &ApiError, id: &RequestId, method: &Method, path: &str) {
+    let cause = error.cause.as_deref().unwrap_or(&error.message);
+    let (status, code, request) = (error.status.as_u16(), error.code, &*id.0);
+    if error.status.is_server_error() && error.status != StatusCode::NOT_IMPLEMENTED {
+        tracing::error!(%method, path, status, code, cause, request, "request failed");
+    } else {
+        tracing::debug!(%method, path, status, code, cause, request, "request refused");
+    }
+}
+
+fn render(response: &mut Response, error: &ApiError, id: &RequestId, head: bool) {
+    let mut body = error.members.clone();
+    body.insert("success".into(), json!(false));
+    body.insert("error".into(), json!(error.message));
+    body.insert("message".into(), json!(error.message));
+    body.insert("code".into(), json!(error.code));
+    body.insert("request_id".into(), json!(&*id.0));
+    let body = serde_json::Value::Object(body).to_string();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    // RFC 9110 §9.3.2: an answer to HEAD has the headers and no body.
+    *response.body_mut() = if head { Body::empty() } else { Body::from(body) };
+}
+
+/// The id that the client or a proxy gave the request, if it is harmless, else a new one.
+fn request_id(headers: &HeaderMap) -> RequestId {
+    let given = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
+    let harmless = |id: &&str| {
+        (1..=64).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    RequestId(given.filter(harmless).map_or_else(new_request_id, Arc::from))
+}
+
+/// Unique within a process by its count, between processes by when they began.
+fn new_request_id() -> Arc<str> {
+    static PROCESS: LazyLock<u32> =
+        LazyLock::new(|| crc32fast::hash(crate::domain::TransferId::new().to_string().as_bytes()));
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let mut id = String::with_capacity(24);
+    // Writing to a String does not fail.
+    _ = write!(id, "{:08x}-{:06x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed));
+    id.into()
+}
+
+fn api_key(headers: &HeaderMap) -> Option<String> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).trim().to_owned();
+    if let Some(key) = headers.get("x-api-key") {
+        return Some(text(key));
+    }
+    let authorization = text(headers.get(header::AUTHORIZATION)?);
+    let (scheme, key) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim().to_owned())
+}

@@ -1,0 +1,368 @@
+//! Giving files: `GET|HEAD /files/{filename}`, `GET|HEAD /download/{filename}`, `GET /files`.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED, RANGE,
+};
+use http::{HeaderMap, Method, StatusCode, Uri};
+use serde::Serialize;
+
+use super::client::RequestClient;
+use super::conditional::{self, Validators, Verdict};
+use super::edge::RequestId;
+use super::error::ApiError;
+use super::extract::{self, Name};
+use super::file_body::{FileBody, Observer, Segment};
+use super::options;
+use super::range::{self, Selection};
+use crate::app::App;
+use crate::domain::{Digest, FileName, Timestamp, parse_boolean};
+use crate::services::downloads::Download;
+
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// Whether a browser is to show the file or to save it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disposition {
+    Attachment,
+    InlineWhereSafe,
+}
+
+/// What every download is asked with.
+pub(super) struct Asked {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    client: RequestClient,
+    id: RequestId,
+    name: Name,
+}
+
+/// `GET|HEAD /download/{filename}`: the file as an attachment.
+pub(super) async fn download(
+    State(app): State<App>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    client: RequestClient,
+    Extension(id): Extension<RequestId>,
+    name: Name,
+) -> Result<Response, ApiError> {
+    give(&app, Asked { method, uri, headers, client, id, name }, Disposition::Attachment).await
+}
+
+/// `GET|HEAD /files/{filename}`: the file, shown by a browser where that is safe.
+pub(super) async fn show(
+    State(app): State<App>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    client: RequestClient,
+    Extension(id): Extension<RequestId>,
+    name: Name,
+) -> Result<Response, ApiError> {
+    give(&app, Asked { method, uri, headers, client, id, name }, Disposition::InlineWhereSafe).await
+}
+
+async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Response, ApiError> {
+    let Name(filename) = &asked.name;
+    check_query(asked.uri.query().unwrap_or_default())?;
+    let download = app.downloads().open(filename.clone()).await;
+    let download = download.map_err(|error| ApiError::download(&error, filename.as_str()))?;
+    let validators = validators(&download);
+    let headers = headers(&download, &validators, disposition);
+    let ranges = match conditional::evaluate(&asked.headers, &validators) {
+        Verdict::Failed => return Err(ApiError::precondition_failed()),
+        Verdict::NotModified => return Ok(not_modified(headers)),
+        // RFC 9110 §14.2: ranges are for GET.
+        Verdict::Send { ranges } => ranges && asked.method == Method::GET,
+    };
+    let length = download.stored().size;
+    let header = asked.headers.get(RANGE).filter(|_| ranges).and_then(|value| value.to_str().ok());
+    let selection = range::select(header, length);
+    if asked.method == Method::HEAD {
+        return Ok(respond(StatusCode::OK, headers, length, Body::empty()));
+    }
+    let (status, extra, segments) = match selection {
+        Selection::Unsatisfiable => return Err(ApiError::range_not_satisfiable(length)),
+        Selection::Whole => (StatusCode::OK, HeaderMap::new(), vec![Segment::File(0..length)]),
+        Selection::Parts(parts) => partial(parts, length, &headers),
+    };
+    let log = Log {
+        filename: filename.clone(),
+        client: asked.client.0.ip,
+        agent: asked.client.0.agent,
+        request: asked.id,
+        begun: Instant::now(),
+        bytes: 0,
+        expected: 0,
+    };
+    let mut body = FileBody::new(download.file, segments, log);
+    body.expect_all();
+    let length = body.remaining();
+    let mut response = respond(status, headers, length, Body::new(body));
+    response.headers_mut().extend(extra);
+    Ok(response)
+}
+
+/// `decrypt` is read although nothing is sealed yet: a bad value is one all the same.
+fn check_query(query: &str) -> Result<(), ApiError> {
+    for (name, value) in options::pairs(query) {
+        let value = value.unwrap_or_default();
+        if name == "decrypt" && !value.is_empty() {
+            parse_boolean(&value)
+                .map_err(|error| ApiError::bad_request("invalid_decrypt", format!("decrypt: {error}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// The SHA-256 is the entity tag: strong, and the same after a restore from a copy. A file whose digest is not known has a
+/// weak one (RFC 9110 §8.8.1): its size and time.
+fn validators(download: &Download) -> Validators {
+    let stored = download.stored();
+    let modified = stored.modified.to_system_time();
+    let etag = match &download.checksum {
+        Some(checksum) => format!("\"{checksum}\""),
+        None => {
+            let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            format!("W/\"{:x}-{:x}\"", stored.size, since.as_nanos())
+        }
+    };
+    Validators { etag, modified }
+}
+
+fn headers(download: &Download, validators: &Validators, disposition: Disposition) -> HeaderMap {
+    let (media_type, safe) = media_type(&download.filename);
+    let mut headers = HeaderMap::with_capacity(12);
+    let mut put = |name: HeaderName, value: &str| {
+        // None of these holds a character that a header can't.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    put(CONTENT_TYPE, media_type);
+    put(ACCEPT_RANGES, "bytes");
+    put(ETAG, &validators.etag);
+    put(LAST_MODIFIED, &httpdate::fmt_http_date(validators.modified));
+    // The answer may be kept, but must be asked after: the next upload of the name is another file.
+    put(CACHE_CONTROL, "no-cache");
+    if let Some(checksum) = &download.checksum {
+        put(REPR_DIGEST, &options::encode_digest(checksum));
+    }
+    let inline = disposition == Disposition::InlineWhereSafe && safe;
+    put(CONTENT_DISPOSITION, &content_disposition(&download.filename, inline));
+    if inline {
+        // Whatever the file holds, it runs no script and fetches nothing in the name of this server.
+        put(
+            CONTENT_SECURITY_POLICY,
+            "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; media-src 'self'",
+        );
+    }
+    headers
+}
+
+/// The media type by the name's extension, and whether a browser may show it: nothing that can hold a script.
+fn media_type(filename: &FileName) -> (&'static str, bool) {
+    let guess = mime_guess::from_path(filename.as_str()).first_raw().unwrap_or("application/octet-stream");
+    match guess {
+        "text/html"
+        | "application/xhtml+xml"
+        | "image/svg+xml"
+        | "text/xml"
+        | "application/xml"
+        | "text/javascript"
+        | "application/javascript"
+        | "text/css" => (guess, false),
+        "text/plain" => ("text/plain; charset=utf-8", true),
+        "text/csv" => ("text/csv; charset=utf-8", true),
+        "text/markdown" => ("text/markdown; charset=utf-8", true),
+        "application/json" | "application/pdf" => (guess, true),
+        _ if ["image/", "audio/", "video/"].iter().any(|kind| guess.starts_with(kind)) => (guess, true),
+        _ => (guess, false),
+    }
+}
+
+/// RFC 6266: `filename` for old clients, in ASCII; `filename*` (RFC 8187) with the name as it is.
+fn content_disposition(filename: &FileName, inline: bool) -> String {
+    let kind = if inline { "inline" } else { "attachment" };
+    let name = filename.as_str();
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii() && c != '"' && c != '\\' && c != '%' { c } else { '_' })
+        .collect();
+    if plain == name {
+        return format!("{kind}; filename=\"{plain}\"");
+    }
+    format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{}", extract::encode_component(name))
+}
+
+fn not_modified(mut headers: HeaderMap) -> Response {
+    // RFC 9110 §15.4.5: what a cache needs; what describes a body is left out.
+    for name in [CONTENT_TYPE, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY] {
+        headers.remove(name);
+    }
+    (StatusCode::NOT_MODIFIED, headers).into_response()
+}
+
+fn respond(status: StatusCode, headers: HeaderMap, length: u64, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// The segments of a 206: one range as it is, several as `multipart/byteranges` (RFC 9110 §14.6).
+fn partial(
+    parts: Vec<std::ops::Range<u64>>,
+    length: u64,
+    headers: &HeaderMap,
+) -> (StatusCode, HeaderMap, Vec<Segment>) {
+    let mut extra = HeaderMap::new();
+    let content_range =
+        |part: &std::ops::Range<u64>| format!("bytes {}-{}/{length}", part.start, part.end - 1);
+    if let [part] = parts.as_slice() {
+        if let Ok(value) = HeaderValue::from_str(&content_range(part)) {
+            extra.insert(CONTENT_RANGE, value);
+        }
+        return (StatusCode::PARTIAL_CONTENT, extra, vec![Segment::File(part.clone())]);
+    }
+    // It must not occur in the file; 128 random bits don't.
+    let boundary = format!("sft-{}", crate::domain::TransferId::new());
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut segments = Vec::with_capacity(parts.len() * 2 + 1);
+    for (index, part) in parts.into_iter().enumerate() {
+        let line = if index == 0 { "" } else { "\r\n" };
+        let range = content_range(&part);
+        let head =
+            format!("{line}--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: {range}\r\n\r\n");
+        segments.push(Segment::Ready(Bytes::from(head)));
+        segments.push(Segment::File(part));
+    }
+    segments.push(Segment::Ready(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
+    if let Ok(value) = HeaderValue::from_str(&format!("multipart/byteranges; boundary={boundary}")) {
+        extra.insert(CONTENT_TYPE, value);
+    }
+    (StatusCode::PARTIAL_CONTENT, extra, segments)
+}
+
+/// One line a download, when its body is done with.
+struct Log {
+    filename: FileName,
+    client: Box<str>,
+    agent: Box<str>,
+    request: RequestId,
+    begun: Instant,
+    bytes: u64,
+    expected: u64,
+}
+
+impl FileBody<Log> {
+    fn expect_all(&mut self) {
+        let expected = self.remaining();
+        self.observer_mut().expected = expected;
+    }
+}
+
+impl Observer for Log {
+    fn sent(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let speed = (self.bytes as f64 / seconds.max(1e-6)) as u64;
+        let milliseconds = (seconds * 1e3) as u64;
+        let what = if self.bytes == self.expected { "download completed" } else { "download broken off" };
+        let (filename, bytes) = (self.filename.as_str(), self.bytes);
+        let (client, agent, request) = (&*self.client, &*self.agent, &*self.request.0);
+        tracing::info!(filename, bytes, milliseconds, speed, client, agent, request, "{what}");
+    }
+}
+
+/// A file in the list.
+#[derive(Serialize)]
+pub(super) struct Listed {
+    filename: FileName,
+    size: Option<u64>,
+    checksum: Option<Digest>,
+    encryption: bool,
+    modified: Option<Timestamp>,
+}
+
+/// A page of the list of files.
+#[derive(Serialize)]
+pub(super) struct Page {
+    files: Vec<Listed>,
+    total_count: usize,
+    returned_count: usize,
+    offset: usize,
+    limit: usize,
+}
+
+/// Files on a page unless another number is asked for, and at most.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1000;
+
+/// `GET /files`: by name.
+pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<Page>, ApiError> {
+    let paging = options::paging(uri.query())?;
+    let (offset, limit) = (paging.offset, paging.limit.unwrap_or(PAGE).min(LARGEST_PAGE));
+    let (files, total_count) = app.status().files(offset, limit);
+    let files: Vec<_> = files
+        .into_iter()
+        .map(|entry| Listed {
+            filename: entry.filename,
+            size: entry.file.as_ref().map(|file| file.size),
+            checksum: entry.checksum,
+            encryption: entry.encryption,
+            modified: entry.file.map(|file| file.modified),
+        })
+        .collect();
+    Ok(Json(Page { returned_count: files.len(), files, total_count, offset, limit }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_told_to_old_and_new_clients() {
+        for (name, expected) in [
+            ("a.txt", "attachment; filename=\"a.txt\""),
+            ("a b;c.txt", "attachment; filename=\"a b;c.txt\""),
+            ("100%.txt", "attachment; filename=\"100_.txt\"; filename*=UTF-8''100%25.txt"),
+            ("é.txt", "attachment; filename=\"_.txt\"; filename*=UTF-8''%C3%A9.txt"),
+        ] {
+            assert_eq!(content_disposition(&FileName::clean(name).unwrap(), false), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_that_can_hold_a_script_is_shown() {
+        for (name, safe) in [
+            ("a.html", false),
+            ("a.svg", false),
+            ("a.xml", false),
+            ("a.js", false),
+            ("a.unheard-of", false),
+            ("a", false),
+            ("a.txt", true),
+            ("a.png", true),
+            ("a.mp4", true),
+            ("a.pdf", true),
+        ] {
+            assert_eq!(media_type(&FileName::clean(name).unwrap()).1, safe, "{name}");
+        }
+    }
+}

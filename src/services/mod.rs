@@ -1,0 +1,7 @@
+//! The rules: what may happen when. Nothing here knows of HTTP.
+
+pub mod access;
+pub mod downloads;
+mod pipeline;
+pub mod space;
+pub mod uploads;

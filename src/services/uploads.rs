@@ -1,0 +1,307 @@
+//! Uploads: from the first byte to the answer that says it is safe.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::pipeline::Pipeline;
+use super::space::Space;
+use crate::domain::{
+    Change, Client, Completion, Digest, Direction, FileName, Priority, Start, Timestamp, Transfer, TransferId,
+};
+use crate::store::status::{CommitError, Condition, Live, Publish, StatusStore};
+use crate::store::{Durability, Layout, is_full};
+
+/// Takes uploads.
+#[derive(Clone)]
+pub struct Uploads {
+    layout: Layout,
+    status: StatusStore,
+    space: Space,
+    max_file_size: u64,
+    durability: Durability,
+}
+
+/// Why an upload was not taken. What stood under the name before stands there still.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// Larger than one request may bring.
+    #[error("the file is larger than {limit} bytes")]
+    TooLarge {
+        /// The most bytes that one request may bring.
+        limit: u64,
+    },
+    /// The content is not what the client said it would be.
+    #[error("the content has the SHA-256 {actual}, not {expected}")]
+    ChecksumMismatch {
+        /// What the client said.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// Sealing was asked for.
+    #[error("encryption is not available yet")]
+    EncryptionNotAvailable,
+    /// What stands under the name does not meet the condition.
+    #[error("what stands under the name does not meet the condition")]
+    Condition(Condition),
+    /// A directory stands under the name.
+    #[error("a directory stands under the name")]
+    NameTaken,
+    /// The client hung up, or stopped sending.
+    #[error("the upload was not sent to its end: {0}")]
+    Incomplete(String),
+    /// There is no room.
+    #[error("there is not enough space in the storage")]
+    Full,
+    /// The storage can't be written.
+    #[error("the storage can't be written: {0}")]
+    Storage(String),
+}
+
+impl UploadError {
+    fn storage(error: &io::Error) -> Self {
+        if is_full(error) { Self::Full } else { Self::Storage(error.to_string()) }
+    }
+}
+
+/// What is known of an upload when its first byte comes.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// Its name, as far as it is known.
+    pub filename: FileName,
+    /// Who sends it.
+    pub client: Client,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Whether it is to be sealed.
+    pub encryption: bool,
+    /// Bytes to come, if the client has said: the file's own size (shown as the total).
+    pub size: Option<u64>,
+    /// Bytes to come at most, if the client has said: space is set aside for them.
+    pub at_most: Option<u64>,
+}
+
+/// What is known of an upload when its last byte has come: fields may stand after the file.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// Its name.
+    pub filename: FileName,
+    /// Who sent it.
+    pub client: Client,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Whether it is to be sealed.
+    pub encryption: bool,
+    /// What its content must have, if the client has said.
+    pub sha256: Option<Digest>,
+    /// What must stand under the name.
+    pub condition: Condition,
+}
+
+impl Uploads {
+    /// Uploads of files up to `max_file_size` bytes.
+    pub const fn new(
+        layout: Layout,
+        status: StatusStore,
+        space: Space,
+        max_file_size: u64,
+        durability: Durability,
+    ) -> Self {
+        Self { layout, status, space, max_file_size, durability }
+    }
+
+    /// The most bytes that one request may bring.
+    pub const fn max_file_size(&self) -> u64 {
+        self.max_file_size
+    }
+
+    /// Looks whether an upload can be taken, before its first byte is read.
+    ///
+    /// # Errors
+    /// What can be known already: too large, no room, not available, a condition that can't come true.
+    pub fn admit(&self, beginning: &Beginning, condition: &Condition) -> Result<(), UploadError> {
+        if beginning.encryption {
+            return Err(UploadError::EncryptionNotAvailable);
+        }
+        if beginning.size.is_some_and(|size| size > self.max_file_size) {
+            return Err(UploadError::TooLarge { limit: self.max_file_size });
+        }
+        let at_most = beginning.at_most.or(beginning.size).unwrap_or(0).min(self.max_file_size);
+        if !self.space.has_room_for(at_most) {
+            return Err(UploadError::Full);
+        }
+        let hopeless = match condition {
+            Condition::New => self.status.file(&beginning.filename).is_some(),
+            Condition::Matches(_) => self.status.file(&beginning.filename).is_none(),
+            Condition::Any | Condition::MatchesNone(_) => false,
+        };
+        if hopeless { Err(UploadError::Condition(condition.clone())) } else { Ok(()) }
+    }
+
+    /// Begins an upload that was admitted.
+    pub fn begin(&self, beginning: Beginning) -> Upload {
+        let id = TransferId::new();
+        let filename = beginning.filename.clone();
+        let expected = beginning.at_most.or(beginning.size).unwrap_or(0).min(self.max_file_size);
+        self.status.note(Change::Started(Start {
+            id,
+            filename: beginning.filename,
+            direction: Direction::Upload,
+            client: beginning.client,
+            encryption: beginning.encryption,
+            priority: beginning.priority,
+            total_bytes: beginning.size,
+            at: Timestamp::now(),
+        }));
+        Upload {
+            pipeline: Some(Pipeline::new(self.layout.clone(), id, expected, self.durability)),
+            live: self.status.track(id, beginning.size),
+            received: 0,
+            filename,
+            attempt: Attempt { id, status: self.status.clone(), ended: None },
+            uploads: self.clone(),
+        }
+    }
+}
+
+/// An upload that runs. Dropped before its end, it has failed and leaves nothing behind.
+pub struct Upload {
+    uploads: Uploads,
+    filename: FileName,
+    pipeline: Option<Pipeline>,
+    live: Arc<Live>,
+    received: u64,
+    attempt: Attempt,
+}
+
+/// Records the end of a transfer, however it comes.
+struct Attempt {
+    id: TransferId,
+    status: StatusStore,
+    /// Why it ended; `None`: dropped, since the client hung up or the server stops.
+    ended: Option<Result<(), String>>,
+}
+
+impl Upload {
+    /// Its id.
+    pub const fn id(&self) -> TransferId {
+        self.attempt.id
+    }
+
+    /// Takes the next bytes of the file. After an error the upload can only be given up.
+    ///
+    /// # Errors
+    /// [`UploadError::TooLarge`], [`UploadError::Full`], [`UploadError::Storage`].
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), UploadError> {
+        let length = bytes.len() as u64;
+        self.received += length;
+        if self.received > self.uploads.max_file_size {
+            return Err(UploadError::TooLarge { limit: self.uploads.max_file_size });
+        }
+        if let Some(pipeline) = &mut self.pipeline {
+            pipeline.push(bytes).await.map_err(|error| UploadError::storage(&error))?;
+        }
+        self.live.add(length);
+        Ok(())
+    }
+
+    /// Bytes of the file that have come so far.
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Its name, as it was known at the beginning.
+    pub const fn filename(&self) -> &FileName {
+        &self.filename
+    }
+
+    /// Gives the upload up: what came of it is removed, and the transfer has failed with this error.
+    pub fn fail(mut self, error: &str) {
+        self.attempt.ended = Some(Err(error.to_owned()));
+    }
+
+    /// Verifies, flushes and publishes the file. When this returns, it is as safe as the durability says.
+    ///
+    /// Runs to its end even if nobody waits any more: all bytes are here.
+    ///
+    /// # Errors
+    /// [`UploadError`]; nothing is left of the upload then.
+    pub async fn finish(self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {
+        let task = tokio::spawn(self.run_to_the_end(ending));
+        task.await.unwrap_or_else(|error| Err(UploadError::Storage(error.to_string())))
+    }
+
+    async fn run_to_the_end(mut self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {
+        let result = self.publish(ending).await;
+        self.attempt.ended = Some(result.as_ref().map(|_| ()).map_err(ToString::to_string));
+        result
+    }
+
+    async fn publish(&mut self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {
+        if ending.encryption {
+            return Err(UploadError::EncryptionNotAvailable);
+        }
+        let Some(pipeline) = self.pipeline.take() else {
+            return Err(UploadError::Storage("the upload has ended before".into()));
+        };
+        let (written, actual) = pipeline.finish().await.map_err(|error| UploadError::storage(&error))?;
+        let refused = match ending.sha256 {
+            Some(expected) if expected != actual => Some(UploadError::ChecksumMismatch { expected, actual }),
+            _ => None,
+        };
+        let result = match refused {
+            Some(refused) => Err(refused),
+            None => {
+                let publish = Publish {
+                    staged: written.staged.path().to_owned(),
+                    target: self.uploads.layout.file(&ending.filename),
+                    condition: ending.condition.clone(),
+                };
+                let completion = Completion {
+                    id: self.attempt.id,
+                    at: Timestamp::now(),
+                    filename: ending.filename,
+                    client: ending.client,
+                    priority: ending.priority,
+                    encryption: false,
+                    checksum: actual,
+                    file: written.file.clone(),
+                };
+                let commit = self.uploads.status.commit(Change::Completed(completion), Some(publish));
+                commit.await.map_err(|error| match error {
+                    CommitError::Condition => UploadError::Condition(ending.condition),
+                    CommitError::NameTaken => UploadError::NameTaken,
+                    CommitError::Full(_) => UploadError::Full,
+                    CommitError::Impossible(_) | CommitError::Io(_) | CommitError::Unusable => {
+                        UploadError::Storage(error.to_string())
+                    }
+                })
+            }
+        };
+        match &result {
+            Ok(_) => written.staged.published(),
+            // Freeing a large file's blocks takes its time.
+            Err(_) => _ = tokio::task::spawn_blocking(move || drop(written)),
+        }
+        result
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let error = match self.ended.take() {
+            Some(Ok(())) => return,
+            Some(Err(error)) => error,
+            None => "the client hung up, or the server stopped, before the upload was complete".into(),
+        };
+        let transferred_bytes = self.status.live_bytes(self.id);
+        self.status.note(Change::Failed {
+            id: self.id,
+            at: Timestamp::now(),
+            error: error.into(),
+            transferred_bytes,
+        });
+    }
+}
