@@ -1,3 +1,4 @@
 //! Smart File Transfer.
 
+pub mod client;
 pub mod domain;
