@@ -1,4 +1,5 @@
 //! Smart File Transfer.
 
+pub mod cli;
 pub mod client;
 pub mod domain;
