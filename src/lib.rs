@@ -11,6 +11,8 @@
 //! know nothing of HTTP. [`http`] is thin: extract, one service call, render.
 
 pub mod app;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod domain;
 pub mod http;

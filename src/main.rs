@@ -1,3 +1,7 @@
-//! `sft`: the server and its command line.
+//! `sft`: the server and its command line. A shim: see [`smart_file_transfer::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    smart_file_transfer::cli::run()
+}

@@ -16,9 +16,6 @@ pub struct Flags {
     pub values: BTreeMap<&'static str, String>,
 }
 
-/// `--port` belongs to the whole command line: to clients it is the server's, to the server its own.
-const SHARED: &str = "port";
-
 impl clap::Args for Flags {
     fn augment_args(command: Command) -> Command {
         let config =
@@ -28,7 +25,7 @@ impl clap::Args for Flags {
                     super::DEFAULT_FILE
                 ),
             );
-        SPECS.iter().filter(|spec| spec.key != SHARED).fold(command.arg(config), |command, spec| {
+        SPECS.iter().fold(command.arg(config), |command, spec| {
             let default =
                 if spec.default.is_empty() { String::new() } else { format!(" [default: {}]", spec.default) };
             command.arg(
@@ -47,8 +44,8 @@ impl clap::Args for Flags {
 
 impl clap::FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let values = SPECS.iter().filter(|spec| spec.key != SHARED);
-        let values = values.filter_map(|spec| Some((spec.key, matches.get_one::<String>(spec.key)?.clone())));
+        let values =
+            SPECS.iter().filter_map(|spec| Some((spec.key, matches.get_one::<String>(spec.key)?.clone())));
         Ok(Self { config: matches.get_one::<PathBuf>("config").cloned(), values: values.collect() })
     }
 

@@ -32,14 +32,7 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            members: Map::new(),
-            headers: HeaderMap::new(),
-            cause: None,
-        }
+        Self { status, code, message: message.into(), members: Map::new(), headers: Vec::new(), cause: None }
     }
 
     pub(super) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {

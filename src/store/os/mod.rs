@@ -66,6 +66,27 @@ pub fn free_space(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
+/// Raises the number of files that the process may have open to the most it may ask for, and gives that; a server
+/// with many clients needs one a connection and one a file.
+///
+/// # Errors
+/// What the system says.
+pub fn raise_file_limit() -> io::Result<u64> {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        // macOS refuses more than this although it says that there is no limit.
+        let most = limit.maximum.map_or(10_240, |maximum| maximum.min(1 << 20));
+        if limit.current.is_some_and(|current| current < most) {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum })?;
+        }
+        Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+    }
+    #[cfg(not(unix))]
+    Ok(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

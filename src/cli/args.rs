@@ -1,0 +1,180 @@
+//! The command line as it is typed. Nothing is decided here: what is meant is resolved in `cli::options`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::Flags;
+use crate::domain::{FileName, Priority};
+
+/// Fast, resumable, verified file transfer: the server and its clients.
+#[derive(Debug, Parser)]
+#[command(name = "sft", version, max_term_width = 110, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// Options of the client commands, before the command.
+    #[command(flatten)]
+    pub client: ClientOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+The options --server, --port, --api-key, --json and --quiet belong to the client commands, and may stand before or after them.
+Data goes to standard output, everything else to standard error. With --json, standard output holds exactly one JSON document,
+which has \"success\": false, \"error\" and \"code\" if something went wrong.
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+
+/// What `sft` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Send a file; the server publishes it only if it arrived whole.
+    Upload(UploadArgs),
+    /// Fetch a file, going on where an earlier download has stopped, and verify it.
+    Download(DownloadArgs),
+    /// Show transfers and the queue, or what is known about one file.
+    Status(StatusArgs),
+    /// Ask the server whether it lives.
+    Health(HealthArgs),
+    /// Run the server.
+    Serve(ServeArgs),
+    /// Print the server's settings that are in force, and where each comes from; secrets are masked.
+    Config(ConfigArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+}
+
+/// Options that all client commands have. Of one that stands both before and after the command, the one after it counts.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Client options")]
+pub struct ClientOptions {
+    /// The server: a host, host:port or URL [env: SFT_SERVER] [default: 127.0.0.1]
+    #[arg(long, value_name = "HOST|URL")]
+    pub server: Option<String>,
+    /// The server's port; wins over one in --server [default: 8080, or the URL's]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The key to show to the server [env: API_KEY, which other users of this machine cannot see]
+    #[arg(long, value_name = "KEY")]
+    pub api_key: Option<String>,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+    /// No progress bar, no notes, no summary: only data and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `sft upload`
+#[derive(Debug, Args)]
+pub struct UploadArgs {
+    /// The file to send
+    pub file: PathBuf,
+    /// Its name on the server [default: its name here]
+    #[arg(long, value_name = "NAME")]
+    pub filename: Option<FileName>,
+    /// How urgent it is, from 0 to 10 (first)
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub priority: Priority,
+    /// Have the server encrypt it at rest
+    #[arg(long)]
+    pub encrypt: bool,
+    /// How many times to try again what can get better, after 1, 2, 4, 8, 16, 16, … seconds
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub retry: u32,
+    #[command(flatten)]
+    pub(super) client: ClientOptions,
+}
+
+/// `sft download`
+#[derive(Debug, Args)]
+pub struct DownloadArgs {
+    /// The file's name on the server
+    #[arg(value_name = "NAME")]
+    pub name: FileName,
+    /// Where to put it: a file (replaced once the new one is whole), a directory, or - for standard output
+    /// [default: NAME in the current directory]
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// How many times to try again what can get better, after 1, 2, 4, 8, 16, 16, … seconds
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub retry: u32,
+    /// Fetch the file as it is stored, encrypted if it is
+    #[arg(long)]
+    pub no_decrypt: bool,
+    #[command(flatten)]
+    pub(super) client: ClientOptions,
+}
+
+/// `sft status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only the latest transfer of this file, in full
+    #[arg(long, value_name = "NAME")]
+    pub file: Option<FileName>,
+    #[command(flatten)]
+    pub(super) client: ClientOptions,
+}
+
+/// `sft health`
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    #[command(flatten)]
+    pub(super) client: ClientOptions,
+}
+
+/// `sft serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub(super) settings: Flags,
+}
+
+/// `sft config`
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) settings: Flags,
+}
+
+/// `sft completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for line in [
+            "sft",
+            "sft frobnicate",
+            "sft upload",
+            "sft upload a --priority 11",
+            "sft upload a --retry -1",
+            "sft upload a --filename ..",
+            "sft upload a --port 0",
+            "sft upload a --chunked",
+            "sft download ..",
+            "sft completions cobol",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

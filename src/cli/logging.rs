@@ -1,0 +1,52 @@
+//! The server's log: text or JSON, to standard error or a file.
+
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal as _};
+
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
+
+use crate::config::{LogFormat, Settings};
+
+/// Lines that may wait to be written; more are dropped and counted, rather than to hold transfers up.
+const WAITING: usize = 64 << 10;
+
+/// Starts logging. Lines are written by a thread of their own; dropped, the guard waits until the last is.
+///
+/// # Errors
+/// The log file can't be opened.
+pub(super) fn start(settings: &Settings) -> io::Result<WorkerGuard> {
+    let (writer, guard, colour) = match &settings.server_log_file {
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            let (writer, guard) = writer(file);
+            (writer, guard, false)
+        }
+        None => {
+            let (writer, guard) = writer(io::stderr());
+            (writer, guard, io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        }
+    };
+    // The libraries' own lines only from warnings on.
+    let level = LevelFilter::from_level(settings.log_level);
+    let filter =
+        Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("smart_file_transfer", level);
+    let lines = fmt::layer().with_writer(writer).with_ansi(colour).with_target(false);
+    let lines = match settings.log_format {
+        LogFormat::Text => lines.with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).init();
+    Ok(guard)
+}
+
+fn writer(target: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING)
+        .lossy(true)
+        .thread_name("sft-log")
+        .finish(target)
+}

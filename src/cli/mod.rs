@@ -1,0 +1,72 @@
+//! The command line: what was typed becomes resolved options, these an exit status.
+//!
+//! Data goes to standard output, everything else to standard error. With `--json`, standard output holds exactly one JSON
+//! document, whatever happens: the answer, or `{"success": false, "error": …, "code": …}` (a file that is written to
+//! standard output takes the place; the document then goes to standard error). Exit status: 0; 1 for failure; 2 for wrong
+//! usage; 130 when interrupted.
+//!
+//! A command is a variant of [`args::Command`], an arm in [`run`] and a file of its own. One that talks to a server flattens
+//! [`args::ClientOptions`] into its arguments and is run by a `session::Frame`; one that does not (such as a server) has
+//! nothing to do with either, and may have options of the same names.
+
+pub mod args;
+mod completions;
+mod config;
+mod download;
+mod failure;
+mod health;
+mod logging;
+mod options;
+mod output;
+mod progress;
+mod serve;
+mod session;
+mod status;
+mod upload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Cli, Command};
+use self::session::Frame;
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Also for --help and --version. Nobody is left to be told that it cannot be printed.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let before = cli.client;
+    let frame = |after: &args::ClientOptions| Frame {
+        before: before.clone(),
+        after: after.clone(),
+        stdout_is_taken: false,
+        on_interrupt: None,
+    };
+    match cli.command {
+        Command::Upload(args) => frame(&args.client).run(async |session| upload::run(args, session).await),
+        Command::Download(args) => {
+            let place = download::place(args.output.as_deref(), &args.name);
+            let frame = Frame {
+                stdout_is_taken: place == download::Place::Stdout,
+                on_interrupt: matches!(place, download::Place::File(_))
+                    .then(|| "what has arrived is kept; the same command goes on from there".to_owned()),
+                ..frame(&args.client)
+            };
+            frame.run(async |session| download::run(args, session).await)
+        }
+        Command::Status(args) => frame(&args.client).run(async |session| status::run(args, session).await),
+        Command::Health(args) => frame(&args.client).run(async |session| health::run(session).await),
+        Command::Serve(args) => serve::run(before.on_server(args.settings)),
+        Command::Config(args) => config::run(&before.on_server(args.settings), args.json || before.json),
+        Command::Completions(args) => match completions::run(args.shell) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+            _ => ExitCode::SUCCESS,
+        },
+    }
+}
