@@ -1,5 +1,8 @@
 //! Tests of the real server over a real socket.
 
+#![expect(unreachable_pub, reason = "one binary: its modules share what they make public")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that can't go on panics")]
+
 mod support;
 
 mod main_job;
