@@ -44,6 +44,8 @@ pub(super) fn start(settings: &Settings) -> io::Result<WorkerGuard> {
 }
 
 fn writer(target: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    // The thread flushes whenever nothing waits: lines appear at once, and under load share a write.
+    let target = io::BufWriter::with_capacity(64 << 10, target);
     NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING)
         .lossy(true)

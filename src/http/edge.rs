@@ -64,6 +64,8 @@ pub(super) async fn edge(State(app): State<App>, mut request: Request, next: Nex
         headers.insert(X_REQUEST_ID, id);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // A page of another origin is answered with more (see `super::Routers`): a cache must not mix the two.
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
     response
 }
 

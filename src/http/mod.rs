@@ -20,11 +20,13 @@ mod upload;
 use std::any::Any;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::{HeaderName, HeaderValue, Method, header, request};
+use http::{HeaderName, HeaderValue, Method, Request, header, request};
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -33,9 +35,28 @@ use self::error::ApiError;
 use crate::app::App;
 use crate::config::CorsOrigins;
 
-/// Every path of the server.
-pub fn router(app: App) -> Router {
-    let cors = cors(app.cors_origins());
+/// Every path of the server, for pages of other origins and for everyone else: who sends no `Origin` needs none of what
+/// CORS adds to every answer.
+#[derive(Clone)]
+struct Routers {
+    plain: Router,
+    cross_origin: Router,
+}
+
+impl Routers {
+    fn new(app: &App) -> Self {
+        let plain = router(app.clone());
+        Self { cross_origin: plain.clone().layer(cors(app.cors_origins())), plain }
+    }
+
+    async fn answer(self, request: Request<Body>) -> Response {
+        let router =
+            if request.headers().contains_key(header::ORIGIN) { self.cross_origin } else { self.plain };
+        router.oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+}
+
+fn router(app: App) -> Router {
     Router::new()
         .route("/upload", post(upload::post))
         .route("/files", get(files::list))
@@ -52,7 +73,6 @@ pub fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(app.clone(), edge::edge))
-        .layer(cors)
         .with_state(app)
 }
 

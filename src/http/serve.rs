@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use http::Request;
 use hyper::body::Incoming;
@@ -17,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
+use super::Routers;
 use super::client::Peer;
 use super::connection::Guarded;
 use crate::app::App;
@@ -47,7 +46,7 @@ const STREAMS: u32 = 64;
 /// None at present: an accept that fails is tried again.
 pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>) -> io::Result<()> {
     let limits = app.limits();
-    let router = super::router(app.clone());
+    let routers = Routers::new(&app);
     let room = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
     // Cancelled when the grace is over.
@@ -66,10 +65,10 @@ pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>
         };
         match accepted {
             Ok((stream, peer)) => {
-                let router = router.clone();
+                let routers = routers.clone();
                 let (stopping, end) = (app.stopping().clone(), end.clone());
                 connections.spawn(async move {
-                    connection(stream, Peer(peer), router, limits, stopping, end).await;
+                    connection(stream, Peer(peer), routers, limits, stopping, end).await;
                     drop(permit);
                 });
             }
@@ -98,7 +97,7 @@ pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>
 async fn connection(
     stream: TcpStream,
     peer: Peer,
-    router: Router,
+    routers: Routers,
     limits: Limits,
     stopping: CancellationToken,
     end: CancellationToken,
@@ -110,8 +109,8 @@ async fn connection(
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(peer);
         let request = Request::from_parts(parts, Body::new(body));
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        let routers = routers.clone();
+        async move { Ok::<_, Infallible>(routers.answer(request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
