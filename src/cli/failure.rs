@@ -147,7 +147,7 @@ impl From<UploadError> for Failure {
 
 impl From<DownloadError> for Failure {
     fn from(error: DownloadError) -> Self {
-        const ROOM: &str = "make room, or choose another place with --output; what has arrived is kept, and the same command goes on from there";
+        const ROOM: &str = "make room, or choose another place with --output; a download to a file then goes on where it stopped";
         let message = error.to_string();
         match error {
             DownloadError::Exchange(error) => error.into(),
