@@ -1,6 +1,7 @@
 //! `sft completions`
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -8,12 +9,16 @@ use clap_complete::Shell;
 use super::args::Cli;
 
 /// Prints the script.
-///
-/// # Errors
-/// What the output said.
-pub(super) fn run(shell: Shell) -> std::io::Result<()> {
+pub(super) fn run(shell: Shell) -> ExitCode {
     // To memory first: the generator panics if it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "sft", &mut script);
-    std::io::stdout().write_all(&script)
+    match io::stdout().write_all(&script) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            // Nowhere is left to say that standard error is closed.
+            let _ = writeln!(io::stderr(), "error: cannot write the output: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }

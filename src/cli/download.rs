@@ -88,7 +88,7 @@ pub(super) async fn run(args: DownloadArgs, session: &Session) -> Result<(), Fai
     let json = json!({
         "success": true,
         "filename": args.name,
-        "path": got.path,
+        "path": got.path.as_ref().map(|path| path.to_string_lossy()),
         "size": got.size,
         "hash": got.digest,
         "verified": got.verified,

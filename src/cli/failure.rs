@@ -68,9 +68,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", printable(&self.message))?;
         let text = |member| self.members.get(member).and_then(Value::as_str).map(printable);
-        let status = self.members.get("http_status").map(|status| format!("HTTP {status}"));
+        let code = text("code");
+        // Without a code, the message is the status.
+        let status = code.is_some().then(|| self.members.get("http_status")).flatten();
+        let status = status.map(|status| format!("HTTP {status}"));
         let request = text("request_id").map(|id| format!("request {id}"));
-        let details: Vec<String> = [status, text("code"), request].into_iter().flatten().collect();
+        let details: Vec<String> = [status, code, request].into_iter().flatten().collect();
         if !details.is_empty() {
             write!(f, " ({})", details.join(", "))?;
         }
@@ -144,7 +147,7 @@ impl From<UploadError> for Failure {
 
 impl From<DownloadError> for Failure {
     fn from(error: DownloadError) -> Self {
-        const ROOM: &str = "make room, or choose another place with --output; what has arrived is kept, and the same command goes on from there";
+        const ROOM: &str = "make room, or choose another place with --output; a download to a file then goes on where it stopped";
         let message = error.to_string();
         match error {
             DownloadError::Exchange(error) => error.into(),

@@ -64,9 +64,6 @@ pub fn run() -> ExitCode {
         Command::Health(args) => frame(&args.client).run(async |session| health::run(session).await),
         Command::Serve(args) => serve::run(before.on_server(args.settings)),
         Command::Config(args) => config::run(&before.on_server(args.settings), args.json || before.json),
-        Command::Completions(args) => match completions::run(args.shell) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            _ => ExitCode::SUCCESS,
-        },
+        Command::Completions(args) => completions::run(args.shell),
     }
 }

@@ -24,7 +24,9 @@ pub(super) fn resolve(
     let server = after.server.or(before.server).or_else(|| variable("SFT_SERVER"));
     let api_key = after.api_key.or(before.api_key).or_else(|| variable("API_KEY"));
     let server = ServerUrl::parse(server.as_deref().unwrap_or("127.0.0.1"), after.port.or(before.port))?;
-    Ok(Resolved { server, api_key: api_key.map(|key| key.trim().to_owned()) })
+    // `--api-key "$KEY"` without a KEY: none.
+    let api_key = api_key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
+    Ok(Resolved { server, api_key })
 }
 
 #[cfg(test)]
@@ -56,6 +58,7 @@ mod tests {
             ("sft --server h --port 9 --api-key k health", &environment[..], "http://h:9", Some("k")),
             ("sft health --server h --port 9 --api-key k", &environment[..], "http://h:9", Some("k")),
             ("sft --server a --port 9 health --server b", &[][..], "http://b:9", None),
+            ("sft --api-key= health", &environment[..], "http://env:1/p", None),
             ("sft --server=https://h/x health", &[][..], "https://h/x", None),
         ] {
             assert_eq!(resolved(line, environment), (server.to_owned(), key.map(str::to_owned)), "{line}");

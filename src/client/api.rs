@@ -1,12 +1,11 @@
 //! The client itself: how a request is sent and an answer read.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
-use time::OffsetDateTime;
 
 use super::answers::{Answer, Health, StatusPage, TransferStatus};
 use super::error::{Error, Refusal};
@@ -150,7 +149,7 @@ impl Client {
             let detail = format!("{status} to {to}; if that is the server, give its address with --server");
             return Error::Unexpected { server: self.server.clone(), detail };
         }
-        let after = header(RETRY_AFTER).and_then(|text| parse_retry_after(text, OffsetDateTime::now_utc()));
+        let after = header(RETRY_AFTER).and_then(|text| parse_retry_after(text, SystemTime::now()));
         // The status is known: where the body breaks off, it has to do.
         let body = self.read(response, LONGEST_REFUSAL).await.unwrap_or_default();
         Error::Refused(Box::new(Refusal::new(status, after, &body)))

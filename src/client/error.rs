@@ -105,7 +105,7 @@ impl Refusal {
             status,
             error: text("error")
                 .or_else(|| text("message"))
-                .unwrap_or_else(|| format!("the answer was {status}")),
+                .unwrap_or_else(|| format!("the server answered {status}")),
             code: text("code"),
             request_id: text("request_id"),
             max_size: members.get("max_size").and_then(Value::as_u64),
@@ -223,7 +223,7 @@ mod tests {
         assert!(told.is("file_too_large"));
         assert_eq!(told.request_id.as_deref(), Some("r1"));
         for body in ["", "<html>", "[]", "null", r#"{"error":7}"#, r#"{"err"#] {
-            assert_eq!(refusal(502, body).error, "the answer was 502 Bad Gateway", "{body}");
+            assert_eq!(refusal(502, body).error, "the server answered 502 Bad Gateway", "{body}");
         }
     }
 

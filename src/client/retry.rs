@@ -1,11 +1,9 @@
 //! When a failed attempt is worth another, and when that comes.
 
 use std::fmt::Display;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use time::macros::format_description;
-use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::progress::{Event, Observer};
 
@@ -103,17 +101,13 @@ impl Backoff {
 }
 
 /// Reads a `Retry-After` (RFC 9110 §10.2.3), whole seconds or a date, as a wait from `now`. A date that has passed is no wait.
-pub fn parse_retry_after(text: &str, now: OffsetDateTime) -> Option<Duration> {
+pub fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
         return Some(text.parse().map_or(Duration::MAX, Duration::from_secs));
     }
-    let format = format_description!(
-        version = 2,
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
-    let date = PrimitiveDateTime::parse(text, format).ok()?.assume_utc();
-    Some((date - now).try_into().unwrap_or(Duration::ZERO))
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -216,13 +210,14 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let now = datetime!(2026-11-23 08:00:00 UTC);
+        let now = datetime!(2026-11-23 08:00:00 UTC).into();
         for (text, seconds) in [
             ("0", Some(0)),
             (" 30 ", Some(30)),
             ("99999999999999999999", Some(u64::MAX)),
             ("Mon, 23 Nov 2026 08:00:07 GMT", Some(7)),
             ("Mon, 23 Nov 2026 07:59:00 GMT", Some(0)),
+            ("Monday, 23-Nov-26 08:00:09 GMT", Some(9)),
             ("", None),
             ("-1", None),
             ("1.5", None),

@@ -112,7 +112,7 @@ async fn what_cannot_get_better_is_tried_once() {
 async fn retries_end() {
     let stub = Stub::answering(|_, _| answer(500, &[], "")).await;
     let error = stub.client().upload(&upload(&file(b"x"), 2), &unobserved()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the answer was 500 Internal Server Error");
+    assert_eq!(error.to_string(), "the server answered 500 Internal Server Error");
     assert_eq!(stub.seen().len(), 3);
 }
 
