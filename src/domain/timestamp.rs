@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
+use time::macros::{datetime, format_description};
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
 /// A point in time: RFC 3339 in UTC with `Z`, to the nanosecond where it is a file's.
@@ -15,6 +15,9 @@ use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 pub struct Timestamp(OffsetDateTime);
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(OffsetDateTime::UNIX_EPOCH);
+
     /// Now, to the microsecond.
     pub fn now() -> Self {
         let now = OffsetDateTime::now_utc();
@@ -24,6 +27,11 @@ impl Timestamp {
     /// Seconds since 1970, whole; negative before.
     pub fn unix_seconds(self) -> i64 {
         self.0.unix_timestamp()
+    }
+
+    /// Milliseconds since 1970, whole; 0 before.
+    pub(super) fn unix_millis(self) -> u64 {
+        u64::try_from(self.0.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
     }
 
     /// The point in time that many whole seconds after 1970 in UTC; `None` beyond the year 9999.
@@ -50,8 +58,17 @@ impl Timestamp {
 }
 
 impl From<SystemTime> for Timestamp {
+    /// A time before the year 0 or after 9999, which a file can bear and RFC 3339 can't, becomes the nearest it can.
     fn from(time: SystemTime) -> Self {
-        Self(time.into())
+        const FIRST: OffsetDateTime = datetime!(0000-01-01 0:00 UTC);
+        const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59.999_999_999 UTC);
+        let since = |duration| time::Duration::try_from(duration).unwrap_or(time::Duration::MAX);
+        let epoch = OffsetDateTime::UNIX_EPOCH;
+        let time = match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => epoch.saturating_add(since(after)),
+            Err(before) => epoch.saturating_sub(since(before.duration())),
+        };
+        Self(time.clamp(FIRST, LAST))
     }
 }
 
@@ -99,6 +116,20 @@ mod tests {
         }
         for text in ["", "yesterday", "2024-10-24", "2024-13-01T00:00:00Z"] {
             assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_files_time_that_no_calendar_has_is_the_nearest_one() {
+        use std::time::Duration;
+        let epoch = SystemTime::UNIX_EPOCH;
+        for (time, shown) in [
+            (epoch + Duration::new(1, 5), "1970-01-01T00:00:01.000000005Z"),
+            (epoch - Duration::new(1, 0), "1969-12-31T23:59:59Z"),
+            (epoch + Duration::from_secs(1 << 45), "9999-12-31T23:59:59.999999999Z"),
+            (epoch - Duration::from_secs(1 << 45), "0000-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(Timestamp::from(time).to_string(), shown);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::os;
 use crate::domain::{FileName, TransferId};
 
 /// The paths of one server's storage directory and status file.
@@ -18,13 +19,13 @@ impl Layout {
         Self { root, status }
     }
 
-    /// Makes the directories that are missing.
+    /// Makes the directories that are missing, so that they stay after a loss of power.
     ///
     /// # Errors
     /// What the system says.
     pub fn create(&self) -> io::Result<()> {
-        std::fs::create_dir_all(self.uploads())?;
-        std::fs::create_dir_all(self.status_directory())
+        create_flushed(&self.uploads())?;
+        create_flushed(self.status_directory())
     }
 
     /// The storage directory: files under their own names.
@@ -68,5 +69,37 @@ impl Layout {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         }
+    }
+}
+
+/// Makes a directory and those above it; flushes the one in which each is made.
+fn create_flushed(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_flushed(parent)?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(error),
+        _ => {}
+    }
+    os::sync_directory(&os::open_directory(parent)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_made_once_and_a_file_in_their_place_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("a/b/storage"), dir.path().join("c/status.json"));
+        layout.create().unwrap();
+        layout.create().unwrap();
+        assert!(layout.uploads().is_dir() && layout.status_directory().is_dir());
+        let file = dir.path().join("file");
+        crate::store::atomic::create_new(&file).unwrap();
+        let error = Layout::new(file.join("storage"), file.join("status.json")).create().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     }
 }

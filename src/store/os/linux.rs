@@ -23,7 +23,8 @@ pub fn open_cached(directory: &File, name: &str) -> io::Result<Option<File>> {
     match openat2(directory, name, flags, Mode::empty(), resolve) {
         Ok(file) => Ok(Some(file.into())),
         Err(Errno::AGAIN | Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::OPNOTSUPP) => Ok(None),
-        Err(Errno::LOOP | Errno::XDEV) => Err(io::ErrorKind::NotFound.into()),
+        // A link, a socket: no regular file.
+        Err(Errno::LOOP | Errno::NXIO | Errno::XDEV) => Err(io::ErrorKind::NotFound.into()),
         Err(error) => Err(error.into()),
     }
 }
