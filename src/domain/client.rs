@@ -1,18 +1,18 @@
 //! Who is at the other end of a transfer.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// The client of a transfer, as it is recorded and shown.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Client {
     /// The address: the socket's, or what a trusted proxy says.
-    #[serde(rename = "client_ip", default, deserialize_with = "super::transfer::text_or_null")]
+    #[serde(rename = "client_ip")]
     pub ip: Box<str>,
     /// The `User-Agent` that it sent; empty if none.
-    #[serde(rename = "client_agent", default, deserialize_with = "super::transfer::text_or_null")]
+    #[serde(rename = "client_agent")]
     pub agent: Box<str>,
     /// `client_id` as sent, else the address.
-    #[serde(rename = "client_id", default, deserialize_with = "super::transfer::text_or_null")]
+    #[serde(rename = "client_id")]
     pub id: Box<str>,
 }
 

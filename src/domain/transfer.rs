@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-use super::{Client, Digest, FileName, Priority, Timestamp};
+use super::{Client, Digest, FileName, InvalidFileName, Priority, Timestamp};
 
 /// Identifies one transfer; sorts by the time at which it was made (UUID version 7, RFC 9562 §5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -17,6 +17,14 @@ impl TransferId {
     /// A new one.
     pub fn new() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// The id of a transfer that is recorded without one: always the same for the same record, and sorted by `at` too.
+    fn derived(at: Timestamp, key: &str) -> Self {
+        use sha2::Digest as _;
+        let mut random = [0; 10];
+        random.copy_from_slice(&sha2::Sha256::digest(key)[..10]);
+        Self(uuid::Builder::from_unix_timestamp_millis(at.unix_millis(), &random).into_uuid())
     }
 }
 
@@ -155,7 +163,7 @@ impl Transfer {
 }
 
 /// Reads a text or `null` (as an empty one): older files have both.
-pub(super) fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
+fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
     Ok(Option::<Box<str>>::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -198,8 +206,13 @@ pub struct RecordedTransfer {
     transferred_bytes: Option<u64>,
     #[serde(default, deserialize_with = "whole")]
     total_bytes: Option<u64>,
-    #[serde(flatten)]
-    client: Client,
+    // Not `#[serde(flatten)]`: that reads everything twice, and a million of these are read at a start.
+    #[serde(default, deserialize_with = "text_or_null")]
+    client_ip: Box<str>,
+    #[serde(default, deserialize_with = "text_or_null")]
+    client_agent: Box<str>,
+    #[serde(default, deserialize_with = "text_or_null")]
+    client_id: Box<str>,
     #[serde(default)]
     retry_count: u32,
     created_at: Option<Timestamp>,
@@ -211,13 +224,27 @@ pub struct RecordedTransfer {
 }
 
 impl RecordedTransfer {
-    /// The transfer; `filename` is the key under which it stood, used where it bears no name of its own.
-    /// `None` if there is no name at all.
-    pub fn into_transfer(self, filename: Option<FileName>) -> Option<Transfer> {
-        let created_at = self.created_at.or(self.updated_at).or(Timestamp::from_unix_seconds(0))?;
-        Some(Transfer {
-            id: self.id.unwrap_or_default(),
-            filename: self.filename.or(filename)?,
+    /// The transfer; `key` is what it stood under, used where it bears no name of its own.
+    ///
+    /// Cleaning can make one name of two keys. The file of that name in the storage directory is then the one whose key
+    /// is the name: the other counts as earlier than all.
+    ///
+    /// # Errors
+    /// If there is no name at all, or none that can be used.
+    pub fn into_transfer(self, key: Option<&str>) -> Result<Transfer, InvalidFileName> {
+        let filename = match self.filename {
+            Some(filename) => filename,
+            None => FileName::clean(key.unwrap_or_default())?,
+        };
+        let created_at = self.created_at.or(self.updated_at).unwrap_or(Timestamp::EPOCH);
+        let updated_at = self.updated_at.unwrap_or(created_at);
+        let id = self.id.unwrap_or_else(|| match key {
+            Some(key) if key != filename.as_str() => TransferId::derived(Timestamp::EPOCH, key),
+            _ => TransferId::derived(updated_at, filename.as_str()),
+        });
+        Ok(Transfer {
+            id,
+            filename,
             direction: self.direction,
             status: self.status,
             checksum: self.checksum,
@@ -228,10 +255,10 @@ impl RecordedTransfer {
             eta: self.eta,
             transferred_bytes: self.transferred_bytes.unwrap_or(0),
             total_bytes: self.total_bytes,
-            client: self.client,
+            client: Client { ip: self.client_ip, agent: self.client_agent, id: self.client_id },
             retry_count: self.retry_count,
             created_at,
-            updated_at: self.updated_at.unwrap_or(created_at),
+            updated_at,
             error: self.error,
             file: self.file,
             seq: self.seq,
@@ -252,7 +279,7 @@ mod tests {
                 "client_ip": "192.168.1.100", "client_agent": null, "client_id": "192.168.1.100", "unheard_of": []}"#,
         )
         .unwrap();
-        let transfer = recorded.into_transfer(Some(FileName::clean("a.bin").unwrap())).unwrap();
+        let transfer = recorded.into_transfer(Some("a.bin")).unwrap();
         assert_eq!(transfer.speed, 34930);
         assert_eq!(transfer.eta, Some(0));
         assert_eq!(transfer.created_at.to_string(), "2024-10-24T07:50:04Z");
@@ -263,10 +290,29 @@ mod tests {
     #[test]
     fn the_least_that_is_recorded_is_a_status() {
         let recorded: RecordedTransfer = serde_json::from_str(r#"{"status": "failed"}"#).unwrap();
-        assert!(recorded.clone().into_transfer(None).is_none(), "a transfer has a name");
-        let transfer = recorded.into_transfer(Some(FileName::clean("a").unwrap())).unwrap();
+        assert_eq!(
+            recorded.clone().into_transfer(None),
+            Err(InvalidFileName::Empty),
+            "a transfer has a name"
+        );
+        assert_eq!(recorded.clone().into_transfer(Some("..")), Err(InvalidFileName::Empty));
+        let transfer = recorded.into_transfer(Some("a")).unwrap();
         assert_eq!(transfer.created_at.to_string(), "1970-01-01T00:00:00Z");
         assert_eq!(transfer.total_bytes, None);
+    }
+
+    #[test]
+    fn a_record_without_an_id_gets_the_same_one_at_every_reading() {
+        let id = |key: &str, updated: &str| {
+            let text = format!(r#"{{"status": "failed", "updated_at": "{updated}"}}"#);
+            serde_json::from_str::<RecordedTransfer>(&text).unwrap().into_transfer(Some(key)).unwrap().id
+        };
+        let (old, new) = ("2024-10-24T07:50:00", "2024-10-24T07:50:01");
+        assert_eq!(id("a", old), id("a", old));
+        assert_ne!(id("a", old), id("b", old));
+        assert!(id("z", old) < id("a", new), "ids sort by time");
+        assert!(id(".a", new) < id("a", old), "a key that is not its name is the earlier one");
+        assert_ne!(id(".a", new), id("..a", new));
     }
 
     #[test]
@@ -294,6 +340,6 @@ mod tests {
         };
         let text = serde_json::to_string(&transfer).unwrap();
         let read: RecordedTransfer = serde_json::from_str(&text).unwrap();
-        assert_eq!(read.into_transfer(None), Some(transfer));
+        assert_eq!(read.into_transfer(None), Ok(transfer));
     }
 }

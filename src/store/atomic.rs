@@ -46,10 +46,7 @@ pub fn prepare(
 ) -> io::Result<Prepared> {
     let temporary = with_suffix(path, ".tmp");
     // Left by a crash: nobody else writes here, the directory is locked.
-    match std::fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_if_there(&temporary)?;
     let file = create_new(&temporary)?;
     let prepared = Prepared { temporary, target: path.to_owned(), published: false };
     let mut writer = BufWriter::with_capacity(1 << 18, &file);
@@ -93,13 +90,47 @@ pub fn rename(from: &Path, to: &Path, durability: Durability) -> io::Result<()> 
     sync_parent(to, durability)
 }
 
-/// Gives a whole, flushed file its name. The caller flushes the directory, once for all that it publishes.
+/// Moves a file to a name that must be free, on the same file system. The caller flushes the directory.
 ///
 /// # Errors
-/// `AlreadyExists` where `new` is asked for and the name is taken; what else the system says.
+/// `AlreadyExists`; what else the system says.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    os::rename_new(from, to)
+}
+
+/// Gives a whole, flushed file its name. The caller flushes the directory, once for all that it publishes.
+///
+/// The staged name stays as a second link to the same file: by it, a start after a crash knows what was published and
+/// by which upload, whatever anybody else has put there. It is to be removed once the change is written down. Where the
+/// file system has no links the file is moved, and after a crash at this very point it counts as foreign.
+///
+/// # Errors
+/// `AlreadyExists` where `new` is asked for and the name is taken; what else the system says. The staged file is then
+/// as it was.
 #[expect(clippy::disallowed_methods, reason = "this is the one publish")]
 pub fn publish(staged: &Path, target: &Path, new: bool) -> io::Result<()> {
-    if new { os::rename_new(staged, target) } else { std::fs::rename(staged, target) }
+    let second = with_suffix(staged, ".publishing");
+    let from = match std::fs::hard_link(staged, &second) {
+        Ok(()) => second.as_path(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+        Err(_) => staged,
+    };
+    let renamed = if new { os::rename_new(from, target) } else { std::fs::rename(from, target) };
+    if renamed.is_err() && from == second {
+        remove_if_there(&second)?;
+    }
+    renamed
+}
+
+/// Removes a file, if there is one.
+///
+/// # Errors
+/// What else the system says.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// `path` with `suffix` after its name.
@@ -140,5 +171,29 @@ mod tests {
         replace(&with_suffix(&path, ".tmp"), Durability::Process, |file| file.write_all(b"half")).unwrap();
         replace(&path, Durability::Process, |file| file.write_all(b"whole")).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn what_is_published_keeps_its_staged_name_and_what_is_refused_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["staged", "taken"] {
+            replace(&path(name), Durability::Process, |file| file.write_all(name.as_bytes())).unwrap();
+        }
+        let names = || {
+            let mut names: Vec<_> =
+                std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let refused = publish(&path("staged"), &path("taken"), true).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(names(), ["staged", "taken"]);
+        assert_eq!(std::fs::read(path("taken")).unwrap(), b"taken");
+        publish(&path("staged"), &path("taken"), false).unwrap();
+        assert_eq!(names(), ["staged", "taken"]);
+        assert_eq!(std::fs::read(path("taken")).unwrap(), b"staged");
+        let missing = publish(&path("missing"), &path("new"), false).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -1,4 +1,4 @@
-//! One server owns a storage directory.
+//! One server owns a storage directory and a status file.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -14,12 +14,14 @@ pub struct Lock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another server has it.
-    #[error("{} is in use by another server{}; stop that one or choose another UPLOAD_DIR", .directory.display(), .owner)]
+    #[error("{} is in use by another server{}; stop that one or choose another {}", .owned.display(), .owner, .setting)]
     Taken {
-        /// The storage directory.
-        directory: PathBuf,
+        /// The storage directory, or the status file.
+        owned: PathBuf,
         /// ` (process 1234)`, if the other one has said.
         owner: String,
+        /// By which setting it was chosen.
+        setting: &'static str,
     },
     /// The system refused.
     #[error("cannot lock {}: {source}", .path.display())]
@@ -32,11 +34,23 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Takes the lock file `path` of `directory`.
+    /// Takes the lock file `path` of the storage directory `directory`.
     ///
     /// # Errors
-    /// [`LockError::Taken`] at once if another process has it.
+    /// [`LockError::Taken`] at once if another server has it.
     pub fn take(path: &Path, directory: &Path) -> Result<Self, LockError> {
+        Self::take_for(path, directory, "UPLOAD_DIR")
+    }
+
+    /// Takes the lock of a status file, which two storage directories must not share.
+    ///
+    /// # Errors
+    /// [`LockError::Taken`] at once if another server has it.
+    pub(super) fn take_status(status: &Path) -> Result<Self, LockError> {
+        Self::take_for(&super::atomic::with_suffix(status, ".lock"), status, "LOG_FILE")
+    }
+
+    fn take_for(path: &Path, owned: &Path, setting: &'static str) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: path.to_owned(), source };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
@@ -48,12 +62,15 @@ impl Lock {
                     Ok(1..) => format!(" (process {})", process.trim()),
                     _ => String::new(),
                 };
-                return Err(LockError::Taken { directory: directory.to_owned(), owner });
+                return Err(LockError::Taken { owned: owned.to_owned(), owner, setting });
             }
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
+        // A courtesy to whoever is refused: on a full disk it is left out.
+        let told = file.set_len(0).and_then(|()| file.rewind());
+        if let Err(error) = told.and_then(|()| writeln!(file, "{}", std::process::id())) {
+            tracing::debug!(%error, path = %path.display(), "the process id could not be written");
+        }
         Ok(Self { _file: file })
     }
 }

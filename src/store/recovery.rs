@@ -3,19 +3,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::Layout;
 use super::files::Files;
-use super::status::StatusStore;
+use super::status::{CommitError, StatusStore};
+use super::{Layout, atomic, os};
 use crate::domain::{
     Change, Completion, Digest, Direction, FileName, StoredFile, Timestamp, Transfer, TransferId,
 };
-
-/// File systems stamp files by a coarser clock than the one that transfers are stamped by.
-const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
 /// What was found and mended.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,35 +30,44 @@ pub struct Recovered {
 
 /// Makes memory and disk agree. To be called once, before anything is served.
 ///
-/// An upload takes its name before the journal says so. One that began and never ended is therefore complete if its
-/// data file is gone and what stands under its name is not what is recorded for it: its digest is then computed and it is
-/// recorded as completed. Everything else that began and never ended has failed.
+/// An upload takes its name before the journal says so, and keeps its name among the uploads until then
+/// ([`atomic::publish`]). One that began and never ended is therefore complete if its data file is one that also stands
+/// under a name: its digest is then computed and it is recorded as completed, under that name. Everything else that began
+/// and never ended has failed.
 ///
 /// # Errors
 /// What the system says.
 pub async fn recover(layout: &Layout, files: &Files, status: &StatusStore) -> io::Result<Recovered> {
     let mut recovered = Recovered::default();
-    let mut on_disk = scan(layout.root())?;
-    for transfer in status.running() {
-        let change = match adopt(layout, files, status, &transfer)? {
-            Some(completion) => {
-                recovered.adopted += 1;
-                tracing::info!(id = %transfer.id, filename = %transfer.filename, "an upload that was published but not acknowledged is complete");
-                Change::Completed(completion)
+    let Scan { files: mut on_disk, linked } = scan(layout.root())?;
+    let mut running = status.running();
+    running.sort_unstable_by_key(|transfer| transfer.seq);
+    for transfer in running {
+        if let Some(name) = published_as(layout, &transfer, &linked)? {
+            recovered.adopted += 1;
+            tracing::info!(id = %transfer.id, filename = %name, "an upload that was published but not acknowledged is complete");
+            let change = Change::Completed(complete(files, &transfer, name)?);
+            status.commit(change, None).await.map_err(io::Error::other)?;
+        } else {
+            recovered.failed += 1;
+            // First, as it makes room; a start that is cut short here finds the same again.
+            let data = layout.upload_data(transfer.id);
+            recovered.removed += usize::from(data.exists());
+            atomic::remove_if_there(&data)?;
+            let change = Change::Failed {
+                id: transfer.id,
+                at: Timestamp::now(),
+                error: "the server ended before the transfer was complete".into(),
+                transferred_bytes: transfer.transferred_bytes,
+            };
+            match status.commit(change.clone(), None).await {
+                // A full disk is no reason not to start: downloads can go on, and files be deleted.
+                Err(CommitError::Full(_)) => status.note(change),
+                result => _ = result.map_err(io::Error::other)?,
             }
-            None => {
-                recovered.failed += 1;
-                Change::Failed {
-                    id: transfer.id,
-                    at: Timestamp::now(),
-                    error: "the server ended before the transfer was complete".into(),
-                    transferred_bytes: transfer.transferred_bytes,
-                }
-            }
-        };
-        status.commit(change, None).await.map_err(io::Error::other)?;
+        }
     }
-    recovered.removed = remove_leftovers(&layout.uploads())?;
+    recovered.removed += remove_leftovers(&layout.uploads())?;
     for transfer in status.standing() {
         if transfer.encryption {
             continue;
@@ -89,26 +94,24 @@ pub async fn recover(layout: &Layout, files: &Files, status: &StatusStore) -> io
     Ok(recovered)
 }
 
-fn adopt(
+/// Under which name the data of an upload stands.
+fn published_as(
     layout: &Layout,
-    files: &Files,
-    status: &StatusStore,
     transfer: &Transfer,
-) -> io::Result<Option<Completion>> {
-    if transfer.direction != Direction::Upload || layout.upload_data(transfer.id).exists() {
+    linked: &HashMap<(u64, u64), FileName>,
+) -> io::Result<Option<FileName>> {
+    if transfer.direction != Direction::Upload {
         return Ok(None);
     }
-    let open = match files.open(&transfer.filename) {
-        Ok(open) => open,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let recorded = status.file(&transfer.filename).and_then(|entry| entry.file);
-    // What was there before this upload began is not its doing.
-    let began = transfer.created_at.to_system_time() - CLOCK_SLACK;
-    if recorded.as_ref() == Some(open.stored()) || open.stored().modified.to_system_time() < began {
-        return Ok(None);
+    match std::fs::symlink_metadata(layout.upload_data(transfer.id)) {
+        Ok(metadata) => Ok(os::identity(&metadata).and_then(|identity| linked.get(&identity).cloned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+fn complete(files: &Files, transfer: &Transfer, filename: FileName) -> io::Result<Completion> {
+    let open = files.open(&filename)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     let mut offset = 0;
@@ -121,32 +124,49 @@ fn adopt(
             }
         }
     }
-    Ok(Some(Completion {
+    Ok(Completion {
         id: transfer.id,
         at: Timestamp::now(),
-        filename: transfer.filename.clone(),
+        filename,
         client: transfer.client.clone(),
         priority: transfer.priority,
-        encryption: transfer.encryption,
+        // It stands among the plain files, whatever was asked for.
+        encryption: false,
         checksum: Digest::new(hasher.finalize().into()),
         file: open.stored().clone(),
-    }))
+    })
 }
 
-/// The regular files of the storage directory under names that can be asked for.
-fn scan(root: &Path) -> io::Result<HashMap<FileName, StoredFile>> {
-    let mut found = HashMap::new();
+/// What stands in the storage directory.
+#[derive(Default)]
+struct Scan {
+    /// The regular files under names that can be asked for.
+    files: HashMap<FileName, StoredFile>,
+    /// Those of them that have another name too, by what they are.
+    linked: HashMap<(u64, u64), FileName>,
+}
+
+fn scan(root: &Path) -> io::Result<Scan> {
+    let mut scan = Scan::default();
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
         let raw = entry.file_name();
         let name = raw.to_str().and_then(|raw| FileName::clean(raw).ok());
         let Some(name) = name.filter(|name| name.as_str() == raw) else { continue };
-        let metadata = entry.metadata()?;
+        let metadata = match entry.metadata() {
+            // Somebody is tidying up.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata?,
+        };
         if metadata.is_file() {
-            found.insert(name, StoredFile { size: metadata.len(), modified: metadata.modified()?.into() });
+            if let Some(identity) = os::identity(&metadata) {
+                scan.linked.insert(identity, name.clone());
+            }
+            scan.files
+                .insert(name, StoredFile { size: metadata.len(), modified: metadata.modified()?.into() });
         }
     }
-    Ok(found)
+    Ok(scan)
 }
 
 /// Removes the data files of uploads: none is running.
@@ -154,12 +174,16 @@ fn remove_leftovers(uploads: &Path) -> io::Result<usize> {
     let mut removed = 0;
     for entry in std::fs::read_dir(uploads)? {
         let path = entry?.path();
-        let id =
-            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<TransferId>().ok());
-        if id.is_some() && path.extension().is_some_and(|extension| extension == "data") {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+        if name.is_some_and(|(id, kind)| {
+            id.parse::<TransferId>().is_ok() && matches!(kind, "data" | "data.publishing")
+        }) {
             std::fs::remove_file(&path)?;
             removed += 1;
         }
     }
     Ok(removed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use super::{Durability, Layout, atomic, os};
 use crate::domain::{StoredFile, TransferId};
 
-/// The data file of an upload. Dropped, it is removed: what failed or was given up leaves nothing behind.
+/// The data file of an upload. Dropped, it is removed: what failed or was given up leaves nothing behind, and of what was
+/// published a second name, which is needed only until its change is written down.
 #[derive(Debug)]
 pub struct Staged {
     path: PathBuf,
     file: File,
     written: u64,
-    keep: bool,
 }
 
 impl Staged {
@@ -23,7 +23,7 @@ impl Staged {
     /// `StorageFull`; what else the system says.
     pub fn create(layout: &Layout, id: TransferId, expected: u64) -> io::Result<Self> {
         let path = layout.upload_data(id);
-        let staged = Self { file: atomic::create_new(&path)?, path, written: 0, keep: false };
+        let staged = Self { file: atomic::create_new(&path)?, path, written: 0 };
         os::reserve(&staged.file, 0, expected)?;
         Ok(staged)
     }
@@ -33,6 +33,8 @@ impl Staged {
     /// # Errors
     /// `StorageFull`; what else the system says. The upload can't go on then.
     pub fn append(&mut self, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+        // Nothing to write is no end of the disk.
+        IoSlice::advance_slices(&mut pieces, 0);
         while !pieces.is_empty() {
             match self.file.write_vectored(pieces) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -73,20 +75,15 @@ impl Staged {
         &self.path
     }
 
-    /// It has been published, and is no longer here.
-    pub fn published(mut self) {
-        self.keep = true;
+    /// It has been published, and its change is written down: its name among the uploads goes.
+    pub fn published(self) {
+        drop(self);
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if self.keep {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = atomic::remove_if_there(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "an upload's data could not be removed");
         }
     }
@@ -112,9 +109,24 @@ mod tests {
         let id = TransferId::new();
         let mut staged = Staged::create(&layout, id, 1 << 20).unwrap();
         staged.append(&mut [IoSlice::new(b"he"), IoSlice::new(b""), IoSlice::new(b"llo")]).unwrap();
+        staged.append(&mut [IoSlice::new(b""), IoSlice::new(b"")]).unwrap();
+        staged.append(&mut []).unwrap();
         assert_eq!(staged.finish(1 << 20, Durability::Power).unwrap().size, 5);
         assert_eq!(std::fs::read(layout.upload_data(id)).unwrap(), b"hello");
         drop(staged);
         assert!(!layout.upload_data(id).exists());
+    }
+
+    #[test]
+    fn a_published_upload_leaves_nothing_among_the_uploads() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("storage"), dir.path().join("status.json"));
+        layout.create().unwrap();
+        let id = TransferId::new();
+        let staged = Staged::create(&layout, id, 0).unwrap();
+        atomic::publish(staged.path(), &layout.root().join("a"), true).unwrap();
+        staged.published();
+        assert_eq!(std::fs::read_dir(layout.uploads()).unwrap().count(), 0);
+        assert!(layout.root().join("a").exists());
     }
 }

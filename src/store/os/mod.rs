@@ -11,7 +11,7 @@ pub use linux::{open_cached, read_cached, rename_new, reserve};
 #[cfg(not(target_os = "linux"))]
 pub use portable::{open_cached, read_cached, rename_new, reserve};
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
@@ -47,6 +47,20 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
 /// What the system says.
 pub fn sync_directory(directory: &File) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { directory.sync_all() }
+}
+
+/// Which file it is, whatever its name; `None` if it has one name only, or where the system doesn't tell.
+pub fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        None
+    }
 }
 
 /// Bytes that an unprivileged process may still write to the file system of `path`; `None` where it isn't known.

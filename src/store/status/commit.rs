@@ -7,30 +7,26 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::journal::{self, Journal};
-use super::snapshot::{self, Content};
+use super::journal::{Journal, Lines};
+use super::schedule::Snapshots;
 use super::{CommitError, Condition, Publish, Reply, Shared};
-use crate::domain::{Change, FileName, Transfer};
-use crate::store::{Durability, atomic, is_full, os};
+use crate::domain::{Change, FileName, ImpossibleMove, Transfer, TransferId};
+use crate::store::lock::Lock;
+use crate::store::{Durability, atomic};
 
 /// The most requests that share one flush.
 const BATCH: usize = 1024;
 /// How long changes that nobody waits for may stay unflushed, and how often it is looked whether a snapshot is due.
 const TICK: Duration = Duration::from_secs(1);
-/// A snapshot is due when the journal has outgrown the last one, and at least this.
-const SMALLEST_JOURNAL: u64 = 1 << 20;
 /// Room kept in the journal for changes that nobody waits for: on a full disk, uploads fail, and that is written down.
 const SPARE: u64 = 1 << 16;
-/// … or when something has changed and so long has passed,
-const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(60);
-/// … but writing snapshots may take one part in so many of the time.
-const SNAPSHOT_SHARE: u32 = 50;
 
 /// What the committer is asked.
 pub(super) enum Request {
@@ -38,8 +34,6 @@ pub(super) enum Request {
     Note(Change),
     /// Somebody waits.
     Commit(Box<Commit>),
-    /// The snapshot that was being written is durable, or why it is not.
-    SnapshotWritten(std::io::Result<u64>),
     /// Write a snapshot now and end.
     Stop,
 }
@@ -54,25 +48,38 @@ pub(super) struct Commit {
 pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) requests: Receiver<Request>,
-    pub(super) sender: Sender<Request>,
     pub(super) journal: Journal,
     pub(super) status_path: PathBuf,
     /// The storage directory, in which files are published.
     pub(super) directory: File,
     pub(super) durability: Durability,
     pub(super) snapshots: Snapshots,
+    /// Held as long as anything is written.
+    pub(super) _lock: Lock,
 }
 
-/// When snapshots were written, and up to which change.
-pub(super) struct Snapshots {
-    /// Bytes of the last one.
-    pub(super) bytes: u64,
-    /// The last change in the last one; what the *next* one's success makes the backup's.
-    pub(super) seq: u64,
-    /// The last change in the one that is being written.
-    pub(super) writing: Option<(u64, Instant)>,
-    pub(super) last: Instant,
-    pub(super) cost: Duration,
+/// Changes that are committed together. No transfer and no name stands twice in it: each is decided on what those
+/// before it have done.
+#[derive(Default)]
+struct Group {
+    commits: Vec<Commit>,
+    ids: HashSet<TransferId>,
+    names: HashSet<FileName>,
+}
+
+impl Group {
+    fn involves(&self, change: &Change) -> bool {
+        self.ids.contains(&change.id())
+            || matches!(change, Change::Completed(completion) if self.names.contains(&completion.filename))
+    }
+
+    fn push(&mut self, commit: Commit) {
+        self.ids.insert(commit.change.id());
+        if let Change::Completed(completion) = &commit.change {
+            self.names.insert(completion.filename.clone());
+        }
+        self.commits.push(commit);
+    }
 }
 
 /// A change that is ready to be written down, and whoever waits for it.
@@ -83,102 +90,89 @@ struct Accepted {
 
 impl Committer {
     pub(super) fn run(mut self) {
+        let mut next_tick = Instant::now() + TICK;
         loop {
-            let first = match self.requests.recv_timeout(TICK) {
+            self.snapshot_if_due();
+            let first = match self.requests.recv_timeout(next_tick.saturating_duration_since(Instant::now()))
+            {
                 Ok(request) => Some(request),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Request::Stop),
             };
-            let Some(first) = first else {
-                self.tick();
-                continue;
-            };
-            let mut notes = Vec::new();
-            let mut commits = Vec::new();
-            let mut stop = false;
-            let waiting = std::iter::once(first).chain(std::iter::from_fn(|| self.requests.try_recv().ok()));
-            let mut written = None;
-            for request in waiting.take(BATCH) {
-                match request {
-                    Request::Note(change) => notes.push(change),
-                    Request::Commit(commit) => commits.push(*commit),
-                    Request::SnapshotWritten(result) => written = Some(result),
-                    Request::Stop => stop = true,
-                }
-            }
-            self.note(notes);
-            self.commit(commits);
-            if let Some(result) = written {
-                self.snapshot_written(result);
-            }
-            if stop {
+            let waiting: Vec<Request> =
+                first.into_iter().chain(self.requests.try_iter()).take(BATCH).collect();
+            if self.serve(waiting) {
                 self.stop();
                 return;
             }
-            if self.journal.length() > self.snapshots.bytes.max(SMALLEST_JOURNAL) {
-                self.begin_snapshot();
+            // However much is asked: what nobody waits for must be flushed too.
+            let now = Instant::now();
+            if now >= next_tick {
+                self.flush();
+                next_tick = now + TICK;
             }
         }
     }
 
-    /// Writes down changes that nobody waits for. One that can't be written, on a full disk, counts all the same: that
+    /// Serves requests in the order in which they came; says whether to stop.
+    pub(super) fn serve(&mut self, waiting: Vec<Request>) -> bool {
+        let mut stop = false;
+        let mut group = Group::default();
+        for request in waiting {
+            match request {
+                Request::Note(change) => {
+                    if group.involves(&change) {
+                        self.commit(std::mem::take(&mut group));
+                    }
+                    self.note(change);
+                }
+                Request::Commit(commit) => {
+                    if group.involves(&commit.change) {
+                        self.commit(std::mem::take(&mut group));
+                    }
+                    group.push(*commit);
+                }
+                Request::Stop => stop = true,
+            }
+        }
+        self.commit(group);
+        stop
+    }
+
+    /// Writes down a change that nobody waits for. One that can't be written, on a full disk, counts all the same: that
     /// a transfer failed must not be forgotten, and to the next start it is one that a crash cut short.
-    fn note(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            let transfer = match self.apply(change, self.seq() + 1) {
-                Ok(transfer) => transfer,
-                Err(error) => {
-                    tracing::error!(%error, "an impossible change was refused");
-                    continue;
-                }
-            };
-            let mut line = Vec::new();
-            let written = self
-                .check_usable()
-                .and_then(|()| {
-                    journal::write_change(&mut line, transfer.seq, &transfer).map_err(CommitError::storage)
-                })
-                .and_then(|()| self.journal.append(&line).map_err(CommitError::storage));
-            if let Err(error) = written {
-                tracing::warn!(%error, id = %transfer.id, "a change is not in the journal");
+    fn note(&mut self, change: Change) {
+        let transfer = match self.apply(change, self.seq() + 1) {
+            Ok(transfer) => transfer,
+            Err(CommitError::Impossible(error @ ImpossibleMove::Ended { .. })) => {
+                // Whoever hung up was not told how the transfer ended.
+                tracing::debug!(%error, "a change came too late");
+                return;
             }
-            self.put([transfer]);
+            Err(error) => {
+                tracing::error!(%error, "an impossible change was refused");
+                return;
+            }
+        };
+        let mut lines = self.journal.lines();
+        let written = self.check_usable().and_then(|()| {
+            lines.push(&transfer).and_then(|()| self.journal.append(&lines)).map_err(CommitError::storage)
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, id = %transfer.id, "a change is not in the journal");
+            self.check_journal();
         }
+        self.put([transfer]);
     }
 
-    /// Commits changes in groups in which no name stands twice: a condition must see what the one before it did.
-    fn commit(&mut self, commits: Vec<Commit>) {
-        let mut group = Vec::new();
-        let mut names: HashSet<FileName> = HashSet::new();
-        for commit in commits {
-            let name = match &commit.change {
-                Change::Completed(completion) => Some(completion.filename.clone()),
-                _ => None,
-            };
-            if name.is_some_and(|name| !names.insert(name)) {
-                self.commit_group(std::mem::take(&mut group));
-                names.clear();
-                if let Change::Completed(completion) = &commit.change {
-                    names.insert(completion.filename.clone());
-                }
-            }
-            group.push(commit);
-        }
-        self.commit_group(group);
-    }
-
-    fn commit_group(&mut self, group: Vec<Commit>) {
-        if group.is_empty() {
-            return;
-        }
-        let mut lines = Vec::new();
-        let mut accepted = Vec::with_capacity(group.len());
+    fn commit(&mut self, group: Group) {
+        let mut lines = self.journal.lines();
+        let mut accepted = Vec::with_capacity(group.commits.len());
         let mut published = false;
         let mut seq = self.seq();
-        for Commit { change, publish, reply } in group {
-            seq += 1;
-            let written = lines.len();
-            let result = self.prepare(change, seq, &mut lines).and_then(|transfer| {
+        for Commit { change, publish, reply } in group.commits {
+            let mark = lines.mark();
+            let result = self.prepare(change, seq + 1, &mut lines).and_then(|transfer| {
                 if let Some(publish) = publish {
                     self.publish(&publish, &transfer.filename)?;
                     published = true;
@@ -186,13 +180,18 @@ impl Committer {
                 Ok(transfer)
             });
             match result {
-                Ok(transfer) => accepted.push(Accepted { transfer, reply }),
+                Ok(transfer) => {
+                    seq += 1;
+                    accepted.push(Accepted { transfer, reply });
+                }
                 Err(error) => {
-                    seq -= 1;
-                    lines.truncate(written);
+                    lines.cut(mark);
                     reply.send(Err(error));
                 }
             }
+        }
+        if accepted.is_empty() {
+            return;
         }
         match self.make_durable(&lines, published) {
             Ok(()) => {
@@ -201,11 +200,16 @@ impl Committer {
                     reply.send(Ok(transfer));
                 }
             }
+            // Nothing was written: as if nobody had asked.
+            Err(error) if !published && !self.journal.is_broken() => {
+                for Accepted { reply, .. } in accepted {
+                    reply.send(Err(CommitError::storage(error.kind().into())));
+                }
+            }
             Err(error) => {
                 // Files may have taken their names although nothing says so: as after a crash at this point, the next
-                // start finds out. Until then nothing more is acknowledged.
-                self.shared.usable.store(false, Ordering::Release);
-                tracing::error!(%error, "the journal can't be written: nothing more is accepted until a restart");
+                // start finds out. Until then nothing more is acknowledged, and nothing more is written.
+                self.fail(&error);
                 for Accepted { reply, .. } in accepted {
                     reply.send(Err(CommitError::Unusable));
                 }
@@ -213,17 +217,12 @@ impl Committer {
         }
     }
 
-    /// Checks a change and appends its line to `lines`; makes sure that the journal has room for it.
-    fn prepare(
-        &mut self,
-        change: Change,
-        seq: u64,
-        lines: &mut Vec<u8>,
-    ) -> Result<Arc<Transfer>, CommitError> {
+    /// Checks a change and adds its line to `lines`; makes sure that the journal has room for it.
+    fn prepare(&mut self, change: Change, seq: u64, lines: &mut Lines) -> Result<Arc<Transfer>, CommitError> {
         self.check_usable()?;
         let transfer = self.apply(change, seq)?;
-        journal::write_change(lines, seq, &transfer).map_err(CommitError::storage)?;
-        self.journal.reserve(lines.len() as u64 + SPARE).map_err(CommitError::storage)?;
+        lines.push(&transfer).map_err(CommitError::storage)?;
+        self.journal.reserve(lines.len() + SPARE).map_err(CommitError::storage)?;
         Ok(transfer)
     }
 
@@ -245,13 +244,13 @@ impl Committer {
         }
         let new = matches!(publish.condition, Condition::New);
         atomic::publish(&publish.staged, &publish.target, new).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists if new => CommitError::Condition,
-            std::io::ErrorKind::IsADirectory => CommitError::NameTaken,
+            io::ErrorKind::AlreadyExists if new => CommitError::Condition,
+            io::ErrorKind::IsADirectory => CommitError::NameTaken,
             _ => CommitError::storage(error),
         })
     }
 
-    fn make_durable(&mut self, lines: &[u8], published: bool) -> std::io::Result<()> {
+    fn make_durable(&mut self, lines: &Lines, published: bool) -> io::Result<()> {
         if published {
             self.durability.sync_directory(&self.directory)?;
         }
@@ -265,7 +264,7 @@ impl Committer {
         Ok(Arc::new(change.apply(before, seq)?))
     }
 
-    fn seq(&self) -> u64 {
+    pub(super) fn seq(&self) -> u64 {
         self.shared.state().seq
     }
 
@@ -279,95 +278,45 @@ impl Committer {
         }
     }
 
+    pub(super) fn is_usable(&self) -> bool {
+        self.shared.usable.load(Ordering::Acquire)
+    }
+
     fn check_usable(&self) -> Result<(), CommitError> {
-        if self.shared.usable.load(Ordering::Acquire) { Ok(()) } else { Err(CommitError::Unusable) }
+        if self.is_usable() { Ok(()) } else { Err(CommitError::Unusable) }
     }
 
-    /// Nothing was asked for a while.
-    fn tick(&mut self) {
-        if let Err(error) = self.journal.sync() {
-            self.shared.usable.store(false, Ordering::Release);
-            tracing::error!(%error, "the journal can't be flushed: nothing more is accepted until a restart");
-        }
-        let due = self.snapshots.last + SNAPSHOT_INTERVAL.max(self.snapshots.cost * SNAPSHOT_SHARE);
-        if self.seq() > self.snapshots.seq && Instant::now() >= due {
-            self.begin_snapshot();
+    /// After an error of the journal's: may it be used again?
+    pub(super) fn check_journal(&self) {
+        if self.is_usable() && self.journal.is_broken() {
+            self.fail(&io::Error::other("see above"));
         }
     }
 
-    /// Closes the journal's segment and writes a snapshot on a thread of its own: nobody waits for it.
-    fn begin_snapshot(&mut self) {
-        if self.snapshots.writing.is_some() {
-            return;
-        }
-        let Some(content) = self.rotate() else { return };
-        self.snapshots.writing = Some((content.seq, Instant::now()));
-        let (path, durability, sender) = (self.status_path.clone(), self.durability, self.sender.clone());
-        let thread = std::thread::Builder::new().name("sft-snapshot".into()).spawn(move || {
-            // The committer may have ended meanwhile; it then wrote one itself.
-            _ = sender.send(Request::SnapshotWritten(snapshot::write(&path, &content, durability)));
-        });
-        if let Err(error) = thread {
-            self.snapshot_written(Err(error));
-        }
+    fn fail(&self, error: &io::Error) {
+        self.shared.usable.store(false, Ordering::Release);
+        tracing::error!(%error, "the journal can't be written: nothing more is accepted until a restart");
     }
 
-    fn rotate(&mut self) -> Option<Content> {
-        let content = self.shared.state().content();
-        match self.journal.rotate(content.seq + 1) {
-            Ok(()) => Some(content),
-            Err(error) => {
-                tracing::error!(%error, "the journal's segment could not be closed; it grows on");
-                self.snapshots.last = Instant::now();
-                None
-            }
-        }
-    }
-
-    fn snapshot_written(&mut self, result: std::io::Result<u64>) {
-        let Some((seq, begun)) = self.snapshots.writing.take() else { return };
-        self.snapshots.last = Instant::now();
-        self.snapshots.cost = begun.elapsed();
-        match result {
-            Ok(bytes) => {
-                // The snapshot before is the backup now: what it holds is not needed in the journal.
-                let backup_seq = std::mem::replace(&mut self.snapshots.seq, seq);
-                self.snapshots.bytes = bytes;
-                if let Err(error) = journal::remove_up_to(&self.status_path, backup_seq) {
-                    tracing::warn!(%error, "old journal segments could not be removed");
-                }
-            }
-            Err(error) if is_full(&error) => {
-                tracing::error!(%error, "no room for a snapshot of the status; the journal holds everything");
-            }
-            Err(error) => tracing::error!(%error, "the status snapshot could not be written"),
-        }
-    }
-
-    fn stop(&mut self) {
-        while self.snapshots.writing.is_some() {
-            match self.requests.recv() {
-                Ok(Request::SnapshotWritten(result)) => self.snapshot_written(result),
-                Ok(Request::Note(change)) => self.note(vec![change]),
-                Ok(Request::Commit(commit)) => self.commit(vec![*commit]),
-                Ok(Request::Stop) => {}
-                Err(_) => break,
-            }
-        }
-        if self.seq() > self.snapshots.seq
-            && let Some(content) = self.rotate()
+    /// Flushes what nobody waits for.
+    fn flush(&mut self) {
+        if self.is_usable()
+            && let Err(error) = self.journal.sync()
         {
-            self.snapshots.writing = Some((content.seq, Instant::now()));
-            let result = snapshot::write(&self.status_path, &content, self.durability);
-            self.snapshot_written(result);
+            self.fail(&error);
         }
-        if let Err(error) = self.journal.sync() {
-            tracing::error!(%error, "the journal could not be flushed");
-        }
+    }
+
+    /// Ends, after what has been asked is done.
+    pub(super) fn stop(&mut self) {
+        self.last_snapshot();
+        self.flush();
     }
 }
 
-/// Opens the directory in which files are published.
-pub(super) fn open_directory(layout: &crate::store::Layout) -> std::io::Result<File> {
-    os::open_directory(layout.root())
+impl Drop for Committer {
+    /// Ended, or by a panic: either way nobody answers any more.
+    fn drop(&mut self) {
+        self.shared.usable.store(false, Ordering::Release);
+    }
 }

@@ -4,73 +4,36 @@
 
 mod commit;
 mod journal;
+mod open;
+mod replay;
+mod schedule;
 mod snapshot;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use self::commit::{Commit, Committer, Request, Snapshots};
-use self::journal::Journal;
+use self::commit::{Commit, Request};
 use self::state::State;
-use super::{Durability, Layout, is_full};
+use super::is_full;
 use crate::domain::progress::{self, Meter};
 use crate::domain::{Change, Digest, FileName, ImpossibleMove, StoredFile, Transfer, TransferId};
 
-pub use self::journal::JournalError;
-pub use self::snapshot::SnapshotError;
+pub use self::open::{OpenError, Opened};
+pub use self::replay::JournalError;
 pub use self::state::FileEntry;
 
-/// Why a status file can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A journal can't be read.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Neither the snapshot nor its backup can be read.
-    #[error(
-        "{snapshot}, and its backup can't stand in for it: {backup}. Nothing was changed. Put back a good copy of one \
-         of them, or move both and the journal away to start with an empty status (the files themselves stay)"
-    )]
-    Snapshot {
-        /// What is wrong with the snapshot.
-        snapshot: SnapshotError,
-        /// What is wrong with the backup.
-        backup: String,
-    },
-    /// The journal goes on from a snapshot that is not there.
-    #[error(
-        "{path} is missing although its journal begins at change {first_seq}. Put back a copy of it or of its \
-         backup, or move the journal away to start with an empty status (the files themselves stay)",
-        path = .path.display()
-    )]
-    Missing {
-        /// The status file.
-        path: PathBuf,
-        /// The first change in the journal.
-        first_seq: u64,
-    },
-    /// The system refused.
-    #[error("cannot use {}: {source}", .path.display())]
-    Io {
-        /// The status file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// Why a change was not committed. Nothing has changed then.
+/// Why a change was not committed. Nothing has changed then, but where it says so.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// The change can't follow the state of the transfer.
@@ -88,7 +51,8 @@ pub enum CommitError {
     /// The system refused.
     #[error("the storage can't be written: {0}")]
     Io(io::Error),
-    /// A flush has failed before, or the store is closed: nothing is accepted.
+    /// A flush has failed, now or before, or the store is closed: nothing is accepted. As after a crash at this point,
+    /// the next start finds out whether the change had come through.
     #[error("the status can't be written since an earlier failure")]
     Unusable,
 }
@@ -195,103 +159,7 @@ pub struct StatusStoreGuard {
     committer: Option<JoinHandle<()>>,
 }
 
-/// What was found at the start.
-#[derive(Debug, Default)]
-pub struct Opened {
-    /// For the log: what was repaired or is missing.
-    pub remarks: Vec<String>,
-    /// How long reading took.
-    pub took: Duration,
-    /// How many transfers were read.
-    pub transfers: usize,
-}
-
 impl StatusStore {
-    /// Reads the newest whole snapshot and the journal, and starts the committer. At most `history_limit` transfers
-    /// are kept beyond those that run and those whose file stands.
-    ///
-    /// # Errors
-    /// [`OpenError`]; nothing on disk has been changed then.
-    pub fn open(
-        layout: &Layout,
-        durability: Durability,
-        history_limit: usize,
-    ) -> Result<(Self, StatusStoreGuard, Opened), OpenError> {
-        let begun = Instant::now();
-        let path = layout.status().to_owned();
-        let io = |source| OpenError::Io { path: path.clone(), source };
-        let mut opened = Opened::default();
-        let mut state = State::new(history_limit);
-
-        let (snapshot, bytes) = read_snapshot(layout, &mut opened)?;
-        let found = snapshot.is_some();
-        let (mut transfers, snapshot_seq) =
-            snapshot.map_or((Vec::new(), None), |snapshot| (snapshot.transfers, snapshot.seq));
-        transfers.sort_by_key(|transfer| (transfer.seq, transfer.updated_at));
-        for transfer in transfers {
-            state.put(Arc::new(transfer));
-        }
-        let snapshot_seq = snapshot_seq.unwrap_or(0);
-        state.seq = state.seq.max(snapshot_seq);
-        let end = journal::replay(&path, |seq, transfer| {
-            if seq > snapshot_seq {
-                state.put(Arc::new(transfer));
-            }
-        })?;
-        if let Some(first_seq) = end.first_seq.filter(|first| *first > snapshot_seq + 1) {
-            if !found {
-                return Err(OpenError::Missing { path, first_seq });
-            }
-            opened.remarks.push(format!(
-                "{} ends at change {snapshot_seq} and its journal begins at {first_seq}: it was restored from an older copy, \
-                 and what changed between is not known",
-                path.display()
-            ));
-        }
-        if end.torn > 0 {
-            let torn = end.torn;
-            opened
-                .remarks
-                .push(format!("{torn} bytes at the end of the journal were torn by a crash and dropped"));
-        }
-        let journal = match end.active {
-            Some((length, first_seq)) => Journal::open(&path, length, first_seq, durability),
-            None => Journal::create(&path, state.seq + 1, durability),
-        };
-        opened.transfers = state.name_count();
-        opened.took = begun.elapsed();
-
-        let shared = Arc::new(Shared {
-            state: RwLock::new(state),
-            live: Mutex::new(HashMap::new()),
-            usable: AtomicBool::new(true),
-        });
-        // Not bounded by itself: each transfer that runs has at most one note and one commit in it.
-        let (sender, requests) = mpsc::channel();
-        let committer = Committer {
-            shared: Arc::clone(&shared),
-            requests,
-            sender: sender.clone(),
-            journal: journal.map_err(io)?,
-            status_path: path.clone(),
-            directory: commit::open_directory(layout).map_err(io)?,
-            durability,
-            snapshots: Snapshots {
-                bytes,
-                seq: snapshot_seq,
-                writing: None,
-                last: Instant::now(),
-                cost: Duration::ZERO,
-            },
-        };
-        let thread = std::thread::Builder::new()
-            .name("sft-commit".into())
-            .spawn(move || committer.run())
-            .map_err(io)?;
-        let guard = StatusStoreGuard { requests: sender.clone(), committer: Some(thread) };
-        Ok((Self { shared, requests: sender }, guard, opened))
-    }
-
     /// Hands in a change that nobody waits for: that a transfer began, failed or was given up. It survives the end of
     /// the process as soon as it can be read here, and loss of power about a second later.
     pub fn note(&self, change: Change) {
@@ -396,45 +264,6 @@ impl StatusStore {
         state.lose_file(name);
         if let Some(found) = found {
             state.add_foreign(name.clone(), found);
-        }
-    }
-}
-
-/// The snapshot, or its backup where it is missing or damaged; and its size.
-fn read_snapshot(
-    layout: &Layout,
-    opened: &mut Opened,
-) -> Result<(Option<snapshot::Snapshot>, u64), OpenError> {
-    let path = layout.status();
-    let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let damaged = match snapshot::read(path) {
-        Ok(Some(snapshot)) => return Ok((Some(snapshot), size(path))),
-        Ok(None) => None,
-        Err(error) => Some(error),
-    };
-    let backup_path = snapshot::backup_path(path);
-    match (snapshot::read(&backup_path), damaged) {
-        (Ok(Some(backup)), damaged) => {
-            let why = damaged
-                .as_ref()
-                .map_or_else(|| format!("{} is missing", path.display()), ToString::to_string);
-            opened.remarks.push(format!("{why}; its backup was read in its place"));
-            if damaged.is_some() {
-                // The next snapshot takes its place: what is damaged is kept for whoever wants to look.
-                let aside = super::atomic::with_suffix(path, ".damaged");
-                super::atomic::rename(path, &aside, Durability::Power)
-                    .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-                opened.remarks.push(format!("the damaged file was moved to {}", aside.display()));
-            }
-            Ok((Some(backup), size(&backup_path)))
-        }
-        (Ok(None), None) => Ok((None, 0)),
-        (Ok(None), Some(snapshot)) => {
-            Err(OpenError::Snapshot { snapshot, backup: format!("there is no {}", backup_path.display()) })
-        }
-        (Err(backup), Some(snapshot)) => Err(OpenError::Snapshot { snapshot, backup: backup.to_string() }),
-        (Err(backup), None) => {
-            Err(OpenError::Snapshot { snapshot: backup, backup: "it is the backup".into() })
         }
     }
 }

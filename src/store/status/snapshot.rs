@@ -26,14 +26,14 @@ use std::sync::Arc;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::domain::{FileName, RecordedTransfer, Timestamp, Transfer};
+use crate::domain::{RecordedTransfer, Timestamp, Transfer};
 use crate::store::{Durability, atomic};
 
 const KEY: &str = "\"crc32\"";
 
 /// Why a snapshot can't be read.
 #[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
+pub(super) enum SnapshotError {
     /// The system refused.
     #[error("cannot read {}: {source}", .path.display())]
     Io {
@@ -59,6 +59,8 @@ pub(super) struct Snapshot {
     pub(super) transfers: Vec<Transfer>,
     /// The last change that it holds; `None`: a file of version "1.0".
     pub(super) seq: Option<u64>,
+    /// Its size.
+    pub(super) bytes: u64,
 }
 
 /// The path of the snapshot before.
@@ -96,12 +98,11 @@ pub(super) fn write(path: &Path, content: &Content, durability: Durability) -> i
 fn keep_as_backup(path: &Path, durability: Durability) -> io::Result<()> {
     let backup = backup_path(path);
     let link = atomic::with_suffix(&backup, ".tmp");
-    match std::fs::remove_file(&link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    atomic::remove_if_there(&link)?;
     let from = if std::fs::hard_link(path, &link).is_ok() { &link } else { path };
-    atomic::rename(from, &backup, durability)
+    atomic::rename(from, &backup, durability)?;
+    // It is still there if the backup was the same file already: rename(2) then does nothing.
+    atomic::remove_if_there(&link)
 }
 
 fn write_content(out: &mut impl Write, content: &Content) -> io::Result<()> {
@@ -174,7 +175,7 @@ fn parse(bytes: &[u8]) -> Result<Snapshot, String> {
     }
     let mut transfers = document.transfers.0;
     transfers.extend(document.history.0);
-    Ok(Snapshot { transfers, seq: document.metadata.seq })
+    Ok(Snapshot { transfers, seq: document.metadata.seq, bytes: bytes.len() as u64 })
 }
 
 #[derive(Deserialize)]
@@ -209,11 +210,10 @@ impl<'de> Deserialize<'de> for Named {
                 let mut transfers = Vec::new();
                 while let Some(name) = map.next_key::<String>()? {
                     let recorded: RecordedTransfer = map.next_value()?;
-                    let error = |why: &dyn fmt::Display| {
+                    let transfer = recorded.into_transfer(Some(&name)).map_err(|why| {
                         serde::de::Error::custom(format!("the transfer {name:?} can't be read: {why}"))
-                    };
-                    let file_name = FileName::clean(&name).map_err(|why| error(&why))?;
-                    transfers.push(recorded.into_transfer(Some(file_name)).ok_or_else(|| error(&"no time"))?);
+                    })?;
+                    transfers.push(transfer);
                 }
                 Ok(Named(transfers))
             }
@@ -238,7 +238,8 @@ impl<'de> Deserialize<'de> for Listed {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Listed, A::Error> {
                 let mut transfers = Vec::new();
                 while let Some(recorded) = list.next_element::<RecordedTransfer>()? {
-                    transfers.extend(recorded.into_transfer(None));
+                    let transfer = recorded.into_transfer(None).map_err(serde::de::Error::custom)?;
+                    transfers.push(transfer);
                 }
                 Ok(Listed(transfers))
             }

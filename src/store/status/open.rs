@@ -1,0 +1,235 @@
+//! Opening the store: the newest whole snapshot and the journal become the state in memory.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, RwLock, mpsc};
+use std::time::{Duration, Instant};
+
+use super::commit::Committer;
+use super::journal::Journal;
+use super::replay::{JournalError, Replayed, replay};
+use super::schedule::Snapshots;
+use super::snapshot::{self, Snapshot, SnapshotError};
+use super::state::State;
+use super::{Shared, StatusStore, StatusStoreGuard};
+use crate::domain::Transfer;
+use crate::store::lock::{Lock, LockError};
+use crate::store::{Durability, Layout, atomic, os};
+
+/// Why a status file can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another server uses it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A journal can't be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Neither the snapshot nor its backup can be read.
+    #[error(
+        "{snapshot}, and its backup can't stand in for it: {backup}. Nothing was changed. Put back a good copy of one \
+         of them, or move both and the journal away to start with an empty status (the files themselves stay)"
+    )]
+    Snapshot {
+        /// What is wrong with the snapshot.
+        snapshot: String,
+        /// What is wrong with the backup.
+        backup: String,
+    },
+    /// The journal goes on from a snapshot that is not there.
+    #[error(
+        "{path} is missing although its journal begins at change {first_seq}. Put back a copy of it or of its \
+         backup, or move the journal away to start with an empty status (the files themselves stay)",
+        path = .path.display()
+    )]
+    Missing {
+        /// The status file.
+        path: PathBuf,
+        /// The first change in the journal.
+        first_seq: u64,
+    },
+    /// The system refused.
+    #[error("cannot use {}: {source}", .path.display())]
+    Io {
+        /// The status file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// For the log: what was repaired or is missing.
+    pub remarks: Vec<String>,
+    /// How long reading took.
+    pub took: Duration,
+    /// How many names have a transfer.
+    pub names: usize,
+}
+
+impl StatusStore {
+    /// Reads the newest whole snapshot and the journal, and starts the committer. At most `history_limit` transfers
+    /// are kept beyond those that run and those whose file stands.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing on disk has been changed then, but for what the system refused half-way.
+    pub fn open(
+        layout: &Layout,
+        durability: Durability,
+        history_limit: usize,
+    ) -> Result<(Self, StatusStoreGuard, Opened), OpenError> {
+        let (store, committer, opened) = Self::read(layout, durability, history_limit)?;
+        let thread = std::thread::Builder::new().name("sft-commit".into()).spawn(move || committer.run());
+        let thread = thread.map_err(|source| OpenError::Io { path: layout.status().to_owned(), source })?;
+        let guard = StatusStoreGuard { requests: store.requests.clone(), committer: Some(thread) };
+        Ok((store, guard, opened))
+    }
+
+    /// The store, and a committer that does nothing yet.
+    pub(super) fn read(
+        layout: &Layout,
+        durability: Durability,
+        history_limit: usize,
+    ) -> Result<(Self, Committer, Opened), OpenError> {
+        let begun = Instant::now();
+        let path = layout.status().to_owned();
+        let io = |source| OpenError::Io { path: path.clone(), source };
+        let lock = Lock::take_status(&path)?;
+        let mut opened = Opened::default();
+        let mut state = State::new(history_limit);
+
+        let found = read_snapshot(layout)?;
+        for transfer in found.transfers {
+            state.put(Arc::new(transfer));
+        }
+        state.seq = state.seq.max(found.seq);
+        let replayed = replay(&path, found.seq, |transfer| state.put(Arc::new(transfer)))?;
+        // Numbers that were given away once are not used again, whatever was restored.
+        state.seq = state.seq.max(replayed.last);
+        if let Some(after) = replayed.after.filter(|after| *after > found.seq) {
+            if found.source == Source::None {
+                return Err(OpenError::Missing { path, first_seq: after + 1 });
+            }
+            opened.remarks.push(format!(
+                "{} ends at change {} and its journal begins after {after}: it was restored from an older copy, and what \
+                 changed between is not known",
+                path.display(),
+                found.seq,
+            ));
+        }
+        // All is read: from here on the disk changes.
+        if let Source::Backup { why, damaged } = &found.source {
+            opened.remarks.push(format!("{why}; its backup was read in its place"));
+            if *damaged {
+                let aside = set_aside(layout, durability).map_err(io)?;
+                opened.remarks.push(format!("the damaged file was moved to {}", aside.display()));
+            }
+        }
+        if replayed.torn > 0 {
+            let torn = replayed.torn;
+            opened
+                .remarks
+                .push(format!("{torn} bytes at the end of the journal were torn by a crash and dropped"));
+        }
+        let journal = open_journal(layout, &replayed, state.seq, durability).map_err(io)?;
+        opened.names = state.name_count();
+        opened.took = begun.elapsed();
+
+        let shared = Arc::new(Shared {
+            state: RwLock::new(state),
+            live: Mutex::new(HashMap::new()),
+            usable: AtomicBool::new(true),
+        });
+        // Not bounded by itself: each transfer that runs has at most one note and one commit in it.
+        let (sender, requests) = mpsc::channel();
+        let committer = Committer {
+            shared: Arc::clone(&shared),
+            requests,
+            journal,
+            status_path: path.clone(),
+            directory: os::open_directory(layout.root()).map_err(io)?,
+            durability,
+            snapshots: Snapshots::new(found.bytes, found.seq, found.source != Source::Snapshot),
+            _lock: lock,
+        };
+        Ok((Self { shared, requests: sender }, committer, opened))
+    }
+}
+
+fn open_journal(
+    layout: &Layout,
+    replayed: &Replayed,
+    seq: u64,
+    durability: Durability,
+) -> io::Result<Journal> {
+    let Some(active) = replayed.active else {
+        return Journal::create(layout.status(), seq + 1, durability);
+    };
+    let mut journal = Journal::open(layout.status(), active, durability)?;
+    if journal.last() < seq {
+        journal.skip_to(seq + 1)?;
+    }
+    Ok(journal)
+}
+
+/// What was read of snapshots.
+struct Found {
+    /// In the order of their changes.
+    transfers: Vec<Transfer>,
+    /// The last change; 0 for a file of version "1.0".
+    seq: u64,
+    bytes: u64,
+    source: Source,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    Snapshot,
+    Backup { why: String, damaged: bool },
+    None,
+}
+
+impl Found {
+    fn new(snapshot: Snapshot, source: Source) -> Self {
+        let Snapshot { mut transfers, seq, bytes } = snapshot;
+        transfers.sort_unstable_by_key(|transfer| (transfer.seq, transfer.id));
+        Self { transfers, seq: seq.unwrap_or(0), bytes, source }
+    }
+}
+
+/// The snapshot, or its backup where it is missing or damaged. One that the system doesn't let us read is neither.
+fn read_snapshot(layout: &Layout) -> Result<Found, OpenError> {
+    let path = layout.status();
+    let damage = match snapshot::read(path) {
+        Ok(Some(snapshot)) => return Ok(Found::new(snapshot, Source::Snapshot)),
+        Ok(None) => None,
+        Err(SnapshotError::Io { path, source }) => return Err(OpenError::Io { path, source }),
+        Err(damage @ SnapshotError::Damaged { .. }) => Some(damage.to_string()),
+    };
+    let damaged = damage.is_some();
+    let why = damage.unwrap_or_else(|| format!("{} is missing", path.display()));
+    let backup_path = snapshot::backup_path(path);
+    match snapshot::read(&backup_path) {
+        Ok(Some(backup)) => Ok(Found::new(backup, Source::Backup { why, damaged })),
+        Ok(None) if damaged => {
+            let backup = format!("there is no {}", backup_path.display());
+            Err(OpenError::Snapshot { snapshot: why, backup })
+        }
+        Ok(None) => Ok(Found { transfers: Vec::new(), seq: 0, bytes: 0, source: Source::None }),
+        Err(SnapshotError::Io { path, source }) => Err(OpenError::Io { path, source }),
+        Err(damage @ SnapshotError::Damaged { .. }) => {
+            Err(OpenError::Snapshot { snapshot: why, backup: damage.to_string() })
+        }
+    }
+}
+
+/// Moves the damaged snapshot away: the next one must not make it the backup, and somebody may want to look at it.
+fn set_aside(layout: &Layout, durability: Durability) -> io::Result<PathBuf> {
+    let aside = atomic::with_suffix(layout.status(), ".damaged");
+    atomic::rename(layout.status(), &aside, durability)?;
+    Ok(aside)
+}
