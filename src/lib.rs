@@ -1,1 +1,3 @@
 //! Smart File Transfer.
+
+pub mod crypto;
