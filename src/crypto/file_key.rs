@@ -4,7 +4,7 @@ use super::bytes::{FileNonce, Tag};
 use super::container::{HEADER_LEN, Header};
 use super::eax_lanes::{EaxLanes, Lane};
 use super::keyring::Keyring;
-use super::layout::{Geometry, Layout, LayoutError, MAX_SEGMENTS, SALT_LEN, SEGMENT_OVERHEAD, TAG_LEN};
+use super::layout::{Geometry, Layout, MAX_SEGMENTS, SALT_LEN, SEGMENT_OVERHEAD, TAG_LEN};
 use super::open::OpenError;
 use super::seal::{Ends, SealError};
 
@@ -201,12 +201,6 @@ fn random<const N: usize>() -> Result<[u8; N], SealError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
-}
-
-impl From<LayoutError> for OpenError {
-    fn from(error: LayoutError) -> Self {
-        Self::Layout(error)
-    }
 }
 
 #[cfg(test)]

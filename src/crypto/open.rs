@@ -21,7 +21,7 @@ pub enum OpenError {
     UnknownKey(KeyId),
     /// It has a length that no container has, or not what was asked for.
     #[error(transparent)]
-    Layout(LayoutError),
+    Layout(#[from] LayoutError),
     /// The bytes given are not whole segments.
     #[error("the buffer does not hold whole segments")]
     Segments,
