@@ -93,7 +93,7 @@ impl App {
         let recovered = recovery::recover(&layout, &files, &status).await.map_err(storage)?;
         let (adopted, failed, removed, foreign) =
             (recovered.adopted, recovered.failed, recovered.removed, recovered.foreign);
-        tracing::info!(names = opened.transfers, took = ?opened.took, adopted, failed, removed, foreign, "status read");
+        tracing::info!(names = opened.names, took = ?opened.took, adopted, failed, removed, foreign, "status read");
         for name in &recovered.missing {
             tracing::warn!(
                 filename = name.as_str(),

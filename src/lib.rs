@@ -7,13 +7,15 @@
 //! http ─► services ─► store ─► domain
 //! ```
 //!
-//! [`domain`] does no I/O. [`store`] is the only code that touches the storage directory. [`services`] hold the rules and
-//! know nothing of HTTP. [`http`] is thin: extract, one service call, render.
+//! [`domain`] does no I/O. [`crypto`] knows bytes and keys, not files or HTTP. [`store`] is the only code that touches the
+//! storage directory. [`services`] hold the rules and know nothing of HTTP. [`http`] is thin: extract, one service call,
+//! render.
 
 pub mod app;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod crypto;
 pub mod domain;
 pub mod http;
 pub mod services;
