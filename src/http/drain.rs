@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -23,11 +24,18 @@ const MOST_SILENCE: Duration = Duration::from_secs(10);
 
 /// Where a body is put back that nobody read to its end.
 #[derive(Clone, Default)]
-pub(super) struct Rest(Arc<Mutex<Option<Body>>>);
+pub(super) struct Rest(Arc<Mutex<Option<Left>>>);
+
+/// What is left of a body.
+struct Left {
+    body: Body,
+    /// The client sent `Expect: 100-continue` and nobody has asked for the body: to read it before the answer has begun
+    /// would tell the client to go on. It may send all the same (RFC 9110 §10.1.1), and has to see the answer then too.
+    waits: bool,
+}
 
 struct Lent {
     body: Option<Body>,
-    /// A client that waits for `100 Continue` has sent nothing as long as nobody has asked for it.
     waits: bool,
     rest: Rest,
 }
@@ -38,14 +46,54 @@ impl Rest {
         Body::new(Lent { body: Some(body), waits, rest: self.clone() })
     }
 
-    /// Throws away what was left, beside whatever goes on.
-    pub(super) fn drain(self) {
+    /// Throws away what was left, beside whatever goes on; as soon as the answer has begun if the client waits.
+    pub(super) fn drain(self, response: &mut Response) {
         let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(body) = left {
-            tokio::spawn(async move {
-                _ = tokio::time::timeout(MOST_TIME, throw_away(body)).await;
-            });
+        match left {
+            None => {}
+            Some(left) if left.waits => {
+                let answer = std::mem::take(response.body_mut());
+                *response.body_mut() = Body::new(Begun { answer, left: Some(left) });
+            }
+            Some(left) => left.drain(),
         }
+    }
+}
+
+impl Left {
+    fn drain(self) {
+        tokio::spawn(async move {
+            _ = tokio::time::timeout(MOST_TIME, throw_away(self.body)).await;
+        });
+    }
+}
+
+/// An answer's body that drains the request's as soon as it is asked for: its head has been written then.
+struct Begun {
+    answer: Body,
+    left: Option<Left>,
+}
+
+impl http_body::Body for Begun {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(left) = self.left.take() {
+            left.drain();
+        }
+        Pin::new(&mut self.answer).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.answer.size_hint()
     }
 }
 
@@ -84,8 +132,9 @@ impl http_body::Body for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| !self.waits && !body.is_end_stream()) {
-            *self.rest.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+            let left = Left { body, waits: self.waits };
+            *self.rest.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
         }
     }
 }

@@ -58,7 +58,7 @@ pub(super) async fn edge(State(app): State<App>, mut request: Request, next: Nex
             response
         }
     };
-    rest.drain();
+    rest.drain(&mut response);
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id.0) {
         headers.insert(X_REQUEST_ID, id);
