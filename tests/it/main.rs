@@ -7,3 +7,5 @@ mod support;
 
 mod cli;
 mod main_job;
+mod too_large;
+mod uploads;

@@ -1,7 +1,14 @@
 //! A real server on a free port of this machine, in a directory of its own.
 
+mod answer;
+mod form;
+mod raw;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use smart_file_transfer::app::{App, Held};
 use smart_file_transfer::config::{Flags, Settings};
@@ -10,10 +17,18 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use answer::Answer;
+pub use form::Form;
+pub use raw::Raw;
+
+/// Longer than anything in these tests takes: whoever waits so long waits for ever.
+pub const FOR_EVER: Duration = Duration::from_secs(60);
+
 /// A running server. Dropped without [`TestApp::stop`], it ends with the test's runtime.
 pub struct TestApp {
     pub address: SocketAddr,
     pub http: reqwest::Client,
+    pub app: App,
     stop: CancellationToken,
     served: JoinHandle<std::io::Result<()>>,
     held: Option<Held>,
@@ -55,17 +70,128 @@ impl TestApp {
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let served = tokio::spawn(serve::run(listener, app, async move { stopped.cancelled().await }));
-        Self { address, http: http_client(), stop, served, held: Some(held), directory }
+        let served =
+            tokio::spawn(serve::run(listener, app.clone(), async move { stopped.cancelled().await }));
+        Self {
+            address,
+            http: client().build().expect("a client"),
+            app,
+            stop,
+            served,
+            held: Some(held),
+            directory,
+        }
+    }
+
+    /// Asks the server to stop, as SIGTERM does, and does not wait.
+    pub fn ask_to_stop(&self) {
+        self.stop.cancel();
     }
 
     /// Stops the server and waits until everything is on disk; gives its directory back, which lives as long as the guard.
     pub async fn stop(mut self) -> Stopped {
-        self.stop.cancel();
+        self.ask_to_stop();
         self.served.await.expect("the server's task").expect("served");
         let held = self.held.take();
         tokio::task::spawn_blocking(move || drop(held)).await.expect("closed");
         Stopped { directory: self.directory }
+    }
+
+    /// A connection of its own.
+    pub async fn connect(&self) -> Raw {
+        Raw::connect(self.address).await
+    }
+
+    /// `GET`.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[]).await
+    }
+
+    /// `GET` with headers.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send("GET", path, headers, Vec::new()).await
+    }
+
+    /// Any request.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let method = method.parse().expect("a method");
+        let mut request = self.http.request(method, self.url(path)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request.send().await.expect("an answer")).await
+    }
+
+    /// `PUT /files/{filename}`; the name as it stands in a path.
+    pub async fn put(&self, filename: &str, bytes: impl Into<reqwest::Body>) -> Answer {
+        self.put_with(filename, &[], bytes).await
+    }
+
+    /// `PUT /files/{filename}` with headers.
+    pub async fn put_with(
+        &self,
+        filename: &str,
+        headers: &[(&str, &str)],
+        bytes: impl Into<reqwest::Body>,
+    ) -> Answer {
+        self.send("PUT", &format!("/files/{filename}"), headers, bytes).await
+    }
+
+    /// `POST /upload`.
+    pub async fn post(&self, form: Form) -> Answer {
+        self.post_to("/upload", &[], form).await
+    }
+
+    /// `POST` of a form, with a query and headers.
+    pub async fn post_to(&self, path: &str, headers: &[(&str, &str)], form: Form) -> Answer {
+        let content_type = form.content_type();
+        let headers: Vec<_> =
+            headers.iter().copied().chain([("content-type", content_type.as_str())]).collect();
+        self.send("POST", path, &headers, form.finish()).await
+    }
+
+    /// `GET /status/{filename}`.
+    pub async fn status(&self, filename: &str) -> Value {
+        self.get(&format!("/status/{filename}")).await.expect(200).json()
+    }
+
+    /// The bytes that stand under a name, by `GET /download/{filename}`.
+    pub async fn download(&self, filename: &str) -> Vec<u8> {
+        self.get(&format!("/download/{filename}")).await.expect(200).body
+    }
+
+    /// The names in `GET /files`.
+    pub async fn names(&self) -> Vec<String> {
+        let files = self.get("/files").await.expect(200).json();
+        let files = files["files"].as_array().expect("files");
+        files.iter().map(|file| file["filename"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// Waits until the status of a name is as asked: each look is a request, so the server goes on meanwhile.
+    pub async fn status_becomes(&self, filename: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let answer = self.get(&format!("/status/{filename}")).await;
+            if answer.status == 200 && is_so(&answer.json()) {
+                return answer.json();
+            }
+            assert!(begun.elapsed() < FOR_EVER, "the status of {filename} stays {}", answer.text());
+        }
+    }
+
+    /// Waits until no data of uploads is left: it is removed beside the answer to whoever failed.
+    pub async fn nothing_is_left(&self) {
+        let begun = Instant::now();
+        while !self.leftovers().is_empty() {
+            assert!(begun.elapsed() < FOR_EVER, "left behind: {:?}", self.leftovers());
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The URL of a path.
@@ -111,10 +237,11 @@ impl Directory {
     }
 }
 
-fn http_client() -> reqwest::Client {
+/// A client that is not set up yet.
+pub fn client() -> reqwest::ClientBuilder {
     // Fails where it is installed already, which is as good.
     _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().expect("a client")
+    reqwest::Client::builder().no_proxy().timeout(FOR_EVER)
 }
 
 /// The SHA-256 of some bytes, in hexadecimal.
