@@ -3,6 +3,7 @@
 mod client;
 mod conditional;
 mod connection;
+mod disposition;
 mod drain;
 mod edge;
 mod error;

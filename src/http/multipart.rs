@@ -13,7 +13,9 @@ use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use futures_util::Stream;
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+
+use super::disposition::{self, Disposition};
 
 /// Bytes that a field other than a file may have.
 const MAX_FIELD: usize = 64 << 10;
@@ -53,6 +55,7 @@ pub(super) struct Part {
     inner: multer::Field<'static>,
     idle: Duration,
     pub(super) name: String,
+    filename: Option<String>,
 }
 
 impl Form {
@@ -79,15 +82,18 @@ impl Form {
         if self.fields > MAX_FIELDS {
             return Err(MultipartError::TooManyFields);
         }
-        let name = inner.name().unwrap_or_default().to_owned();
-        Ok(Some(Part { inner, idle: self.idle, name }))
+        // Not multer's own: it knows no `filename*`, and not what browsers write for a quotation mark.
+        let header = inner.headers().get(CONTENT_DISPOSITION);
+        let Disposition { name, filename } =
+            header.map(|value| disposition::parse(value.as_bytes())).unwrap_or_default();
+        Ok(Some(Part { inner, idle: self.idle, name: name.unwrap_or_default(), filename }))
     }
 }
 
 impl Part {
     /// The name of the file that the part bears, as it was sent.
     pub(super) fn file_name(&self) -> Option<&str> {
-        self.inner.file_name()
+        self.filename.as_deref()
     }
 
     /// The next bytes of its content; `None` at its end.
