@@ -153,7 +153,7 @@ pub(super) async fn put(
     // The path names the file; a parameter of that name would contradict it.
     options.filename = Some(filename.clone());
     let context = Context { app: &app, headers: &parts.headers, client, id, begun: Instant::now() };
-    let is_new = app.status().file(&filename).is_none();
+    let is_new = !app.uploads().is_taken(&filename);
     let mut upload = context.begin(filename.clone(), &options, Expected::Body)?;
     if let Err(error) = receive_body(&mut upload, body, &app).await {
         return Err(context.give_up(upload, error));
@@ -231,7 +231,9 @@ impl Context<'_> {
             size: if matches!(expected, Expected::Body) { length } else { None },
             at_most: length,
         };
-        self.app.uploads().admit(&beginning, &options.condition(self.headers))?;
+        // A field after the file may still give it another name: what stands under this one is then no concern.
+        let condition = options.filename.as_ref().map(|_| options.condition(self.headers));
+        self.app.uploads().admit(&beginning, &condition.unwrap_or_default())?;
         Ok(self.app.uploads().begin(beginning))
     }
 

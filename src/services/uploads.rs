@@ -11,7 +11,7 @@ use crate::domain::{
     Change, Client, Completion, Digest, Direction, FileName, Priority, Start, Timestamp, Transfer, TransferId,
 };
 use crate::store::status::{CommitError, Condition, Live, Publish, StatusStore};
-use crate::store::{Durability, Layout, is_full};
+use crate::store::{Durability, Layout, files, is_full};
 
 /// Takes uploads.
 #[derive(Clone)]
@@ -133,11 +133,17 @@ impl Uploads {
             return Err(UploadError::Full);
         }
         let hopeless = match condition {
-            Condition::New => self.status.file(&beginning.filename).is_some(),
-            Condition::Matches(_) => self.status.file(&beginning.filename).is_none(),
+            Condition::New => self.is_taken(&beginning.filename),
+            Condition::Matches(_) => !self.is_taken(&beginning.filename),
             Condition::Any | Condition::MatchesNone(_) => false,
         };
         if hopeless { Err(UploadError::Condition(condition.clone())) } else { Ok(()) }
+    }
+
+    /// Whether a file stands under a name now, whoever put it there. One `lstat(2)`; what counts is looked at again when
+    /// a file is published.
+    pub fn is_taken(&self, filename: &FileName) -> bool {
+        files::standing(&self.layout.file(filename)).is_ok_and(|file| file.is_some())
     }
 
     /// Begins an upload that was admitted.

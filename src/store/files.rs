@@ -48,6 +48,21 @@ impl Files {
     }
 }
 
+/// What stands at `path`: size and time of the regular file there; `None` if there is none, a link included.
+///
+/// # Errors
+/// What the system says.
+pub fn standing(path: &Path) -> io::Result<Option<StoredFile>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => {
+            Ok(Some(StoredFile { size: found.len(), modified: found.modified()?.into() }))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Opens a regular file, never what a link leads to, and never waiting for a FIFO's other end.
 fn open_regular(path: &Path) -> io::Result<File> {
     if !std::fs::symlink_metadata(path)?.is_file() {

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use super::journal::{Journal, Lines};
 use super::schedule::Snapshots;
 use super::{CommitError, Condition, Publish, Reply, Shared};
-use crate::domain::{Change, FileName, ImpossibleMove, Transfer, TransferId};
+use crate::domain::{Change, Digest, FileName, ImpossibleMove, Transfer, TransferId};
 use crate::store::lock::Lock;
-use crate::store::{Durability, atomic};
+use crate::store::{Durability, atomic, files};
 
 /// The most requests that share one flush.
 const BATCH: usize = 1024;
@@ -227,20 +227,21 @@ impl Committer {
     }
 
     fn publish(&self, publish: &Publish, name: &FileName) -> Result<(), CommitError> {
-        let standing = self.shared.state().file(name);
-        let holds = match &publish.condition {
-            Condition::Any => true,
-            Condition::New => standing.is_none(),
-            Condition::Matches(None) => standing.is_some(),
-            Condition::Matches(Some(digests)) => {
-                standing.and_then(|file| file.checksum).is_some_and(|digest| digests.contains(&digest))
+        if publish.condition != Condition::Any {
+            let standing = self.standing(publish, name)?;
+            let has = |digests: &[Digest]| {
+                standing.as_ref().and_then(|digest| digest.as_ref()).is_some_and(|is| digests.contains(is))
+            };
+            let holds = match &publish.condition {
+                Condition::Any => true,
+                Condition::New => standing.is_none(),
+                Condition::Matches(None) => standing.is_some(),
+                Condition::Matches(Some(digests)) => has(digests),
+                Condition::MatchesNone(digests) => !has(digests),
+            };
+            if !holds {
+                return Err(CommitError::Condition);
             }
-            Condition::MatchesNone(digests) => {
-                standing.and_then(|file| file.checksum).is_none_or(|digest| !digests.contains(&digest))
-            }
-        };
-        if !holds {
-            return Err(CommitError::Condition);
         }
         let new = matches!(publish.condition, Condition::New);
         atomic::publish(&publish.staged, &publish.target, new).map_err(|error| match error.kind() {
@@ -248,6 +249,19 @@ impl Committer {
             io::ErrorKind::IsADirectory => CommitError::NameTaken,
             _ => CommitError::storage(error),
         })
+    }
+
+    /// The digest of what really stands under a name, as far as it is known and vouched for; `None` if nothing does. As a
+    /// download has it: what was put there, changed or removed behind the server's back counts as it is.
+    fn standing(&self, publish: &Publish, name: &FileName) -> Result<Option<Option<Digest>>, CommitError> {
+        let recorded = self.shared.state().file(name);
+        if let Some(sealed) = recorded.as_ref().filter(|entry| entry.encryption) {
+            return Ok(Some(sealed.checksum));
+        }
+        let found = files::standing(&publish.target).map_err(CommitError::storage)?;
+        Ok(found.map(|found| {
+            recorded.filter(|entry| entry.file.as_ref() == Some(&found)).and_then(|entry| entry.checksum)
+        }))
     }
 
     fn make_durable(&mut self, lines: &Lines, published: bool) -> io::Result<()> {
