@@ -6,6 +6,8 @@
 mod support;
 
 mod cli;
+mod fields;
 mod main_job;
+mod names;
 mod too_large;
 mod uploads;

@@ -12,7 +12,7 @@ pub struct Answer {
 }
 
 /// Text of libraries, of the system and of our own inside that no client is to see.
-const INSIDE: [&str; 12] = [
+const INSIDE: [&str; 11] = [
     "hyper",
     "multer",
     "axum",
@@ -21,7 +21,6 @@ const INSIDE: [&str; 12] = [
     "panicked",
     ".rs:",
     ".sft",
-    "status.json",
     "stream",
     "errno",
     "No such file",

@@ -209,6 +209,15 @@ impl TestApp {
         self.directory().join("storage")
     }
 
+    /// Puts a file into the storage directory behind the server's back.
+    pub fn place(&self, filename: &str, bytes: &[u8]) {
+        use std::io::Write as _;
+        let path = self.storage().join(filename);
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).open(path);
+        file.and_then(|mut file| file.write_all(bytes)).expect("written");
+    }
+
     /// Data files of uploads that are running, or were left behind.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let uploads = self.storage().join(".sft/uploads");
