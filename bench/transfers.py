@@ -117,6 +117,7 @@ def arguments():
     add("--dir", default=tempfile.gettempdir(), help="where files go: on a disk (%(default)s)")
     add("--wrk", default="wrk", help="the wrk program (%(default)s)")
     args = parser.parse_args()
+    args.binary = args.binary.resolve()  # not looked for in PATH
     args.rounds = args.rounds or (2 if args.quick else 6)
     if args.rounds < 2:
         parser.error("--rounds takes a number from 2: the first round is not counted")
@@ -157,7 +158,7 @@ def run(args):
     with contextlib.ExitStack() as stack:
         directory = tempfile.TemporaryDirectory(prefix="sft-bench-", dir=args.dir)
         directory = Path(stack.enter_context(directory)).resolve()
-        bench = Bench(stack, directory, sizes, args.binary.resolve(), wrk)
+        bench = Bench(stack, directory, sizes, args.binary, wrk)
         version = [args.binary, "--version"]
         version = subprocess.run(version, capture_output=True, text=True, timeout=10)
         machine = {
