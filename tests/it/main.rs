@@ -6,8 +6,10 @@
 mod support;
 
 mod cli;
+mod crash;
 mod fields;
 mod main_job;
 mod names;
+mod order_of_writes;
 mod too_large;
 mod uploads;

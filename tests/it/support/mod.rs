@@ -2,6 +2,8 @@
 
 mod answer;
 mod form;
+pub mod process;
+pub mod random;
 mod raw;
 
 use std::net::SocketAddr;
@@ -244,6 +246,11 @@ impl Directory {
             Self::Given(directory) => directory,
         }
     }
+}
+
+/// A client of any server.
+pub fn http_client() -> reqwest::Client {
+    client().build().expect(\"a client\")
 }
 
 /// A client that is not set up yet.
