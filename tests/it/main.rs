@@ -11,5 +11,6 @@ mod fields;
 mod main_job;
 mod names;
 mod order_of_writes;
+mod stop;
 mod too_large;
 mod uploads;

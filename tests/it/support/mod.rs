@@ -1,6 +1,7 @@
 //! A real server on a free port of this machine, in a directory of its own.
 
 mod answer;
+pub mod disk;
 mod form;
 pub mod process;
 pub mod random;

@@ -54,6 +54,13 @@ impl Raw {
         self.send(head(request, headers)).await;
     }
 
+    /// Begins a PUT of so many bytes, and waits until the server asks for them: it is at work then.
+    pub async fn begin_put(&mut self, path: &str, length: usize) {
+        let length = length.to_string();
+        self.send_head(&format!("PUT {path}"), &[("Content-Length", &length), ("Expect", "100-continue")]).await;
+        assert_eq!(self.head().await.status, 100);
+    }
+
     /// Sends a piece of a chunked body; an empty one ends it.
     pub async fn send_chunk(&mut self, bytes: &[u8]) {
         self.try_send_chunk(bytes).await.expect("sent");
