@@ -8,6 +8,7 @@ mod support;
 mod cli;
 mod crash;
 mod fields;
+mod full_disk;
 mod main_job;
 mod names;
 mod order_of_writes;

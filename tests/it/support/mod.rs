@@ -251,7 +251,7 @@ impl Directory {
 
 /// A client of any server.
 pub fn http_client() -> reqwest::Client {
-    client().build().expect(\"a client\")
+    client().build().expect("a client")
 }
 
 /// A client that is not set up yet.

@@ -57,7 +57,8 @@ impl Raw {
     /// Begins a PUT of so many bytes, and waits until the server asks for them: it is at work then.
     pub async fn begin_put(&mut self, path: &str, length: usize) {
         let length = length.to_string();
-        self.send_head(&format!("PUT {path}"), &[("Content-Length", &length), ("Expect", "100-continue")]).await;
+        self.send_head(&format!("PUT {path}"), &[("Content-Length", &length), ("Expect", "100-continue")])
+            .await;
         assert_eq!(self.head().await.status, 100);
     }
 
