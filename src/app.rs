@@ -15,7 +15,7 @@ use crate::services::uploads::Uploads;
 use crate::store::files::Files;
 use crate::store::lock::{Lock, LockError};
 use crate::store::recovery;
-use crate::store::status::{OpenError, StatusStore, StatusStoreGuard};
+use crate::store::status::{self, OpenError, StatusStore, StatusStoreGuard};
 use crate::store::{Durability, Layout};
 
 /// Why a server could not be set up: one line.
@@ -84,8 +84,8 @@ impl App {
         let storage = |source| StartError::Storage { path: settings.upload_dir.clone(), source };
         layout.create().map_err(storage)?;
         let lock = Lock::take(&layout.lock(), layout.root())?;
-        let (status, guard, opened) =
-            StatusStore::open(&layout, settings.durability, settings.history_limit)?;
+        let limits = status::Limits { history: settings.history_limit, journal: settings.journal_size };
+        let (status, guard, opened) = StatusStore::open(&layout, settings.durability, limits)?;
         for remark in &opened.remarks {
             tracing::warn!("{remark}");
         }

@@ -40,6 +40,8 @@ pub struct Settings {
     pub min_free_space: u64,
     /// Ended transfers that are remembered.
     pub history_limit: usize,
+    /// Bytes that the journal of the status may always have.
+    pub journal_size: u64,
     /// Which requests need a key.
     pub auth: Auth,
     /// Keys that may do everything.
@@ -196,6 +198,7 @@ impl Settings {
             max_file_size: take(raw, "max_file_size", |text| value::size(text).filter(|size| *size > 0))?,
             min_free_space: take(raw, "min_free_space", value::size)?,
             history_limit: take(raw, "history_limit", count)?,
+            journal_size: take(raw, "journal_size", value::size)?,
             auth: take(raw, "auth", choice)?,
             api_keys: take(raw, "api_keys", |text| {
                 let keys: Vec<String> = value::list(text).map(str::to_owned).collect();

@@ -72,6 +72,13 @@ pub const SPECS: &[Spec] = &[
         "Ended transfers that are remembered beyond those whose file stands",
     ),
     spec(
+        "journal_size",
+        &["JOURNAL_SIZE"],
+        "1MiB",
+        SIZE,
+        "The status file is rewritten when its journal is larger than this and than the file itself",
+    ),
+    spec(
         "encryption",
         &["ENCRYPTION"],
         "optional",

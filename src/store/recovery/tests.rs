@@ -1,6 +1,6 @@
 use super::*;
 use crate::store::Durability;
-use crate::store::status::tests::{ByHand, Home, completed, digest, failed, name, put, upload_of};
+use crate::store::status::tests::{ByHand, Home, completed, digest, failed, limits, name, put, upload_of};
 use crate::store::status::{Condition, StatusStoreGuard};
 
 /// A server that starts after a crash, with what it found.
@@ -11,7 +11,7 @@ struct Started {
 }
 
 fn start(home: &Home) -> Started {
-    let (store, guard, _) = StatusStore::open(&home.layout, Durability::Process, 1000).unwrap();
+    let (store, guard, _) = StatusStore::open(&home.layout, Durability::Process, limits(1000)).unwrap();
     let files = Files::new(home.layout.clone()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let recovered = runtime.block_on(recover(&home.layout, &files, &store)).unwrap();

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
 use super::commit::Committer;
-use super::journal::Journal;
+use super::journal::{self, Journal};
 use super::replay::{JournalError, Replayed, replay};
 use super::schedule::Snapshots;
 use super::snapshot::{self, Snapshot, SnapshotError};
@@ -60,6 +60,16 @@ pub enum OpenError {
     },
 }
 
+/// How large the status may grow.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Transfers that are kept beyond those that run and those whose file stands.
+    pub history: usize,
+    /// Bytes that the journal may always have before a snapshot takes its place: a small one makes starts fast, a
+    /// large one makes snapshots rare.
+    pub journal: u64,
+}
+
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub struct Opened {
@@ -72,17 +82,16 @@ pub struct Opened {
 }
 
 impl StatusStore {
-    /// Reads the newest whole snapshot and the journal, and starts the committer. At most `history_limit` transfers
-    /// are kept beyond those that run and those whose file stands.
+    /// Reads the newest whole snapshot and the journal, and starts the committer.
     ///
     /// # Errors
     /// [`OpenError`]; nothing on disk has been changed then, but for what the system refused half-way.
     pub fn open(
         layout: &Layout,
         durability: Durability,
-        history_limit: usize,
+        limits: Limits,
     ) -> Result<(Self, StatusStoreGuard, Opened), OpenError> {
-        let (store, committer, opened) = Self::read(layout, durability, history_limit)?;
+        let (store, committer, opened) = Self::read(layout, durability, limits)?;
         let thread = std::thread::Builder::new().name("sft-commit".into()).spawn(move || committer.run());
         let thread = thread.map_err(|source| OpenError::Io { path: layout.status().to_owned(), source })?;
         let guard = StatusStoreGuard { requests: store.requests.clone(), committer: Some(thread) };
@@ -93,14 +102,14 @@ impl StatusStore {
     pub(super) fn read(
         layout: &Layout,
         durability: Durability,
-        history_limit: usize,
+        limits: Limits,
     ) -> Result<(Self, Committer, Opened), OpenError> {
         let begun = Instant::now();
         let path = layout.status().to_owned();
         let io = |source| OpenError::Io { path: path.clone(), source };
         let lock = Lock::take_status(&path)?;
         let mut opened = Opened::default();
-        let mut state = State::new(history_limit);
+        let mut state = State::new(limits.history);
 
         let found = read_snapshot(layout)?;
         for transfer in found.transfers {
@@ -136,6 +145,7 @@ impl StatusStore {
                 .push(format!("{torn} bytes at the end of the journal were torn by a crash and dropped"));
         }
         let journal = open_journal(layout, &replayed, state.seq, durability).map_err(io)?;
+        remove_temporary(&path).map_err(io)?;
         opened.names = state.name_count();
         opened.took = begun.elapsed();
 
@@ -153,7 +163,12 @@ impl StatusStore {
             status_path: path.clone(),
             directory: os::open_directory(layout.root()).map_err(io)?,
             durability,
-            snapshots: Snapshots::new(found.bytes, found.seq, found.source != Source::Snapshot),
+            snapshots: Snapshots::new(
+                found.bytes,
+                found.seq,
+                found.source != Source::Snapshot,
+                limits.journal,
+            ),
             _lock: lock,
         };
         Ok((Self { shared, requests: sender }, committer, opened))
@@ -173,7 +188,19 @@ fn open_journal(
     if journal.last() < seq {
         journal.skip_to(seq + 1)?;
     }
+    // What can be read from now on must stay, and a server that was killed may have flushed neither its last lines nor the
+    // last names that it gave.
+    journal.sync()?;
+    durability.sync_directory(&os::open_directory(layout.status_directory())?)?;
     Ok(journal)
+}
+
+/// Removes what a crash has left half-written beside the status file.
+fn remove_temporary(status: &Path) -> io::Result<()> {
+    for path in [status.to_owned(), snapshot::backup_path(status), journal::active_path(status)] {
+        atomic::remove_temporary(&path)?;
+    }
+    Ok(())
 }
 
 /// What was read of snapshots.

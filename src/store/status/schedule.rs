@@ -11,9 +11,8 @@ use super::journal;
 use super::snapshot;
 use crate::store::is_full;
 
-/// A snapshot is due when the journal has outgrown the last one, and at least this.
-const SMALLEST_JOURNAL: u64 = 1 << 20;
-/// … or when something has changed and so long has passed,
+/// A snapshot is due when the journal has outgrown the last one and what it may always have, or when something has
+/// changed and so long has passed,
 const INTERVAL: Duration = Duration::from_secs(60);
 /// … but writing snapshots may take one part in so many of the time,
 const SHARE: u32 = 50;
@@ -24,6 +23,8 @@ const RETRY: Duration = Duration::from_secs(10);
 pub(super) struct Snapshots {
     /// Bytes of the last one.
     bytes: u64,
+    /// Bytes that the journal may always have.
+    journal: u64,
     /// The last change in the last one: in the backup, once the next one stands.
     seq: u64,
     /// There is none, or none that is whole.
@@ -43,14 +44,15 @@ struct Writing {
 }
 
 impl Snapshots {
-    /// The last one has `bytes` and ends at change `seq`; `wanted`: a new one is wanted at once.
-    pub(super) fn new(bytes: u64, seq: u64, wanted: bool) -> Self {
+    /// The last one has `bytes` and ends at change `seq`; `wanted`: a new one is wanted at once; `journal`: bytes that the
+    /// journal may always have.
+    pub(super) fn new(bytes: u64, seq: u64, wanted: bool, journal: u64) -> Self {
         let now = Instant::now();
-        Self { bytes, seq, wanted, writing: None, last: now, cost: Duration::ZERO, not_before: now }
+        Self { bytes, journal, seq, wanted, writing: None, last: now, cost: Duration::ZERO, not_before: now }
     }
 
     fn is_due(&self, seq: u64, journal: u64, now: Instant) -> bool {
-        let outgrown = journal > self.bytes.max(SMALLEST_JOURNAL);
+        let outgrown = journal > self.bytes.max(self.journal);
         let interval = self.last + INTERVAL.max(self.cost * SHARE);
         now >= self.not_before && (self.wanted || outgrown || (seq > self.seq && now >= interval))
     }

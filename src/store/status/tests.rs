@@ -21,7 +21,8 @@ use tokio::sync::oneshot;
 
 use super::commit::{Commit, Committer, Request};
 use super::{
-    CommitError, Condition, FileEntry, OpenError, Opened, Publish, Reply, StatusStore, StatusStoreGuard,
+    CommitError, Condition, FileEntry, Limits, OpenError, Opened, Publish, Reply, StatusStore,
+    StatusStoreGuard,
 };
 use crate::domain::{
     Change, Client, Completion, Digest, Direction, FileName, Priority, Start, StoredFile, Timestamp,
@@ -29,6 +30,11 @@ use crate::domain::{
 };
 use crate::store::uploads::Staged;
 use crate::store::{Durability, Layout};
+
+/// No snapshot that the test does not ask for, but where its journal is very long.
+pub(in crate::store) fn limits(history: usize) -> Limits {
+    Limits { history, journal: 1 << 20 }
+}
 
 pub(in crate::store) fn name(name: &str) -> FileName {
     FileName::clean(name).unwrap()
@@ -123,12 +129,12 @@ impl Home {
     }
 
     fn try_open_with(&self, durability: Durability, history_limit: usize) -> Result<ByHand, OpenError> {
-        let (store, committer, opened) = StatusStore::read(&self.layout, durability, history_limit)?;
+        let (store, committer, opened) = StatusStore::read(&self.layout, durability, limits(history_limit))?;
         Ok(ByHand { store, committer, opened, layout: self.layout.clone() })
     }
 
     fn run(&self) -> (StatusStore, StatusStoreGuard) {
-        let (store, guard, _) = StatusStore::open(&self.layout, Durability::Power, 1000).unwrap();
+        let (store, guard, _) = StatusStore::open(&self.layout, Durability::Power, limits(1000)).unwrap();
         (store, guard)
     }
 

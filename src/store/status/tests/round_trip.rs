@@ -188,7 +188,7 @@ fn a_status_file_has_one_server() {
     let store = home.open();
     let other = Layout::new(home.layout.root().join("../other"), home.layout.status().to_owned());
     other.create().unwrap();
-    let Err(error) = StatusStore::read(&other, Durability::Process, 10) else { panic!("shared") };
+    let Err(error) = StatusStore::read(&other, Durability::Process, limits(10)) else { panic!("shared") };
     assert!(error.to_string().contains("is in use by another server"), "{error}");
     assert!(error.to_string().contains("LOG_FILE"), "{error}");
     store.kill();
