@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::space::Space;
 use crate::domain::{Digest, StoredFile, TransferId};
 use crate::store::uploads::Staged;
 use crate::store::{Durability, Layout};
@@ -35,6 +36,7 @@ struct Target {
     layout: Layout,
     id: TransferId,
     expected: u64,
+    space: Space,
     durability: Durability,
 }
 
@@ -63,8 +65,14 @@ pub(super) struct Written {
 
 impl Pipeline {
     /// A pipeline for an upload of about `expected` bytes (0: not known).
-    pub(super) fn new(layout: Layout, id: TransferId, expected: u64, durability: Durability) -> Self {
-        let target = Target { layout, id, expected, durability };
+    pub(super) fn new(
+        layout: Layout,
+        id: TransferId,
+        expected: u64,
+        space: Space,
+        durability: Durability,
+    ) -> Self {
+        let target = Target { layout, id, expected, space, durability };
         Self { target, state: State::Gathering { pieces: Vec::new(), length: 0 } }
     }
 
@@ -102,8 +110,12 @@ impl Pipeline {
     /// What writing said.
     pub(super) async fn finish(self) -> io::Result<(Written, Digest)> {
         match self.state {
-            State::Gathering { pieces, .. } => {
+            State::Gathering { pieces, length } => {
                 blocking(move || {
+                    // Too little to set space aside for.
+                    if !self.target.space.has_room_for(length as u64) {
+                        return Err(io::ErrorKind::StorageFull.into());
+                    }
                     let mut staged = Staged::create(&self.target.layout, self.target.id, 0)?;
                     append(&mut staged, &pieces)?;
                     let mut hasher = Sha256::new();
@@ -149,7 +161,8 @@ impl Stages {
 }
 
 fn write(target: &Target, mut pieces: mpsc::Receiver<Piece>) -> io::Result<Written> {
-    let mut staged = Staged::create(&target.layout, target.id, target.expected)?;
+    let mut staged = Staged::create(&target.layout, target.id, 0)?;
+    target.space.reserve(&mut staged, target.expected)?;
     let mut gathered: Vec<Bytes> = Vec::with_capacity(GATHER);
     loop {
         let mut next = pieces.blocking_recv();
@@ -167,6 +180,9 @@ fn write(target: &Target, mut pieces: mpsc::Receiver<Piece>) -> io::Result<Writt
                 Err(_) => break None,
             }
         };
+        let length: usize = gathered.iter().map(Bytes::len).sum();
+        let end = staged.written() + length as u64;
+        target.space.reserve(&mut staged, end)?;
         append(&mut staged, &gathered)?;
         gathered.clear();
         match ended_well {

@@ -162,7 +162,13 @@ impl Uploads {
             at: Timestamp::now(),
         }));
         Upload {
-            pipeline: Some(Pipeline::new(self.layout.clone(), id, expected, self.durability)),
+            pipeline: Some(Pipeline::new(
+                self.layout.clone(),
+                id,
+                expected,
+                self.space.clone(),
+                self.durability,
+            )),
             live: self.status.track(id, beginning.size),
             received: 0,
             filename,

@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 use super::{Durability, Layout, atomic, os};
 use crate::domain::{StoredFile, TransferId};
 
-/// The data file of an upload. Dropped, it is removed: what failed or was given up leaves nothing behind, and of what was
-/// published a second name, which is needed only until its change is written down.
+/// The data file of an upload. Dropped, it is removed: what failed or was given up leaves nothing behind.
+///
+/// What was published has a second name here, which is needed until its change is written down. Should that fail, it is
+/// left: by it the next start knows whose file stands there.
 #[derive(Debug)]
 pub struct Staged {
     path: PathBuf,
     file: File,
     written: u64,
+    /// Bytes for which space was set aside.
+    reserved: u64,
 }
 
 impl Staged {
@@ -23,9 +27,31 @@ impl Staged {
     /// `StorageFull`; what else the system says.
     pub fn create(layout: &Layout, id: TransferId, expected: u64) -> io::Result<Self> {
         let path = layout.upload_data(id);
-        let staged = Self { file: atomic::create_new(&path)?, path, written: 0 };
-        os::reserve(&staged.file, 0, expected)?;
+        let mut staged = Self { file: atomic::create_new(&path)?, path, written: 0, reserved: 0 };
+        staged.reserve(expected)?;
         Ok(staged)
+    }
+
+    /// Sets space aside for `length` bytes in all.
+    ///
+    /// # Errors
+    /// `StorageFull`; what else the system says.
+    pub fn reserve(&mut self, length: u64) -> io::Result<()> {
+        if length > self.reserved {
+            os::reserve(&self.file, self.reserved, length - self.reserved)?;
+            self.reserved = length;
+        }
+        Ok(())
+    }
+
+    /// Bytes for which space was set aside.
+    pub const fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Bytes that were appended.
+    pub const fn written(&self) -> u64 {
+        self.written
     }
 
     /// Appends.
@@ -54,7 +80,7 @@ impl Staged {
     /// # Errors
     /// What the system says; the content must then be taken for lost.
     pub fn finish(&mut self, expected: u64, durability: Durability) -> io::Result<StoredFile> {
-        if expected > self.written {
+        if expected.max(self.reserved) > self.written {
             self.file.set_len(self.written)?;
         }
         // The kernel's own stamp is coarse: two contents of one size within a tick could not be told apart by it.
@@ -77,14 +103,20 @@ impl Staged {
 
     /// It has been published, and its change is written down: its name among the uploads goes.
     pub fn published(self) {
-        drop(self);
+        self.remove();
+    }
+
+    fn remove(&self) {
+        if let Err(error) = atomic::remove_if_there(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "an upload's data could not be removed");
+        }
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if let Err(error) = atomic::remove_if_there(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "an upload's data could not be removed");
+        if !self.file.metadata().is_ok_and(|metadata| os::identity(&metadata).is_some()) {
+            self.remove();
         }
     }
 }
