@@ -44,9 +44,8 @@ pub fn prepare(
     durability: Durability,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> io::Result<Prepared> {
+    remove_temporary(path)?;
     let temporary = with_suffix(path, ".tmp");
-    // Left by a crash: nobody else writes here, the directory is locked.
-    remove_if_there(&temporary)?;
     let file = create_new(&temporary)?;
     let prepared = Prepared { temporary, target: path.to_owned(), published: false };
     let mut writer = BufWriter::with_capacity(1 << 18, &file);
@@ -55,6 +54,14 @@ pub fn prepare(
     drop(writer);
     durability.sync_data(&file)?;
     Ok(prepared)
+}
+
+/// Removes what a crash has left of a replacement: nobody else writes here, the directory is locked.
+///
+/// # Errors
+/// What the system says.
+pub fn remove_temporary(path: &Path) -> io::Result<()> {
+    remove_if_there(&with_suffix(path, ".tmp"))
 }
 
 impl Prepared {

@@ -1,8 +1,9 @@
 //! The start after an end of any kind: what was cut short is told, what is left of it removed.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
@@ -42,32 +43,42 @@ pub async fn recover(layout: &Layout, files: &Files, status: &StatusStore) -> io
     let Scan { files: mut on_disk, linked } = scan(layout.root())?;
     let mut running = status.running();
     running.sort_unstable_by_key(|transfer| transfer.seq);
+    let (mut published, mut keep) = (Vec::new(), Vec::new());
     for transfer in running {
         if let Some(name) = published_as(layout, &transfer, &linked)? {
-            recovered.adopted += 1;
-            tracing::info!(id = %transfer.id, filename = %name, "an upload that was published but not acknowledged is complete");
-            let change = Change::Completed(complete(files, &transfer, name)?);
-            status.commit(change, None).await.map_err(io::Error::other)?;
-        } else {
-            recovered.failed += 1;
-            // First, as it makes room; a start that is cut short here finds the same again.
-            let data = layout.upload_data(transfer.id);
-            recovered.removed += usize::from(data.exists());
-            atomic::remove_if_there(&data)?;
-            let change = Change::Failed {
-                id: transfer.id,
-                at: Timestamp::now(),
-                error: "the server ended before the transfer was complete".into(),
-                transferred_bytes: transfer.transferred_bytes,
-            };
-            match status.commit(change.clone(), None).await {
-                // A full disk is no reason not to start: downloads can go on, and files be deleted.
-                Err(CommitError::Full(_)) => status.note(change),
-                result => _ = result.map_err(io::Error::other)?,
-            }
+            published.push((transfer, name));
+            continue;
+        }
+        recovered.failed += 1;
+        // First, as it makes room; a start that is cut short here finds the same again.
+        let data = layout.upload_data(transfer.id);
+        recovered.removed += usize::from(data.exists());
+        atomic::remove_if_there(&data)?;
+        let change = Change::Failed {
+            id: transfer.id,
+            at: Timestamp::now(),
+            error: "the server ended before the transfer was complete".into(),
+            transferred_bytes: transfer.transferred_bytes,
+        };
+        commit(status, change).await?;
+    }
+    if !published.is_empty() {
+        // What they hold and how they are called may not be flushed yet, and from now on it is told.
+        for (transfer, _) in &published {
+            OpenOptions::new().write(true).open(layout.upload_data(transfer.id))?.sync_all()?;
+        }
+        os::sync_directory(&os::open_directory(layout.root())?)?;
+    }
+    // After those that failed: of a name, what stands is what is told.
+    for (transfer, name) in published {
+        recovered.adopted += 1;
+        tracing::info!(id = %transfer.id, filename = %name, "an upload that was published but not acknowledged is complete");
+        if commit(status, Change::Completed(complete(files, &transfer, name)?)).await? == Recorded::InMemory {
+            // The next start must find it again.
+            keep.push(layout.upload_data(transfer.id));
         }
     }
-    recovered.removed += remove_leftovers(&layout.uploads())?;
+    recovered.removed += remove_leftovers(&layout.uploads(), &keep)?;
     for transfer in status.standing() {
         if transfer.encryption {
             continue;
@@ -92,6 +103,24 @@ pub async fn recover(layout: &Layout, files: &Files, status: &StatusStore) -> io
         status.differs(&name, Some(file));
     }
     Ok(recovered)
+}
+
+#[derive(PartialEq, Eq)]
+enum Recorded {
+    OnDisk,
+    InMemory,
+}
+
+/// A full disk is no reason not to start: downloads can go on, and files be deleted.
+async fn commit(status: &StatusStore, change: Change) -> io::Result<Recorded> {
+    match status.commit(change.clone(), None).await {
+        Ok(_) => Ok(Recorded::OnDisk),
+        Err(CommitError::Full(_)) => {
+            status.note(change);
+            Ok(Recorded::InMemory)
+        }
+        Err(error) => Err(io::Error::other(error)),
+    }
 }
 
 /// Under which name the data of an upload stands.
@@ -169,11 +198,14 @@ fn scan(root: &Path) -> io::Result<Scan> {
     Ok(scan)
 }
 
-/// Removes the data files of uploads: none is running.
-fn remove_leftovers(uploads: &Path) -> io::Result<usize> {
+/// Removes the data files of uploads but these: none is running.
+fn remove_leftovers(uploads: &Path, keep: &[PathBuf]) -> io::Result<usize> {
     let mut removed = 0;
     for entry in std::fs::read_dir(uploads)? {
         let path = entry?.path();
+        if keep.contains(&path) {
+            continue;
+        }
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
         if name.is_some_and(|(id, kind)| {
             id.parse::<TransferId>().is_ok() && matches!(kind, "data" | "data.publishing")

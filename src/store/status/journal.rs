@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{RecordedTransfer, Transfer};
-use crate::store::{Durability, atomic, os};
+use crate::store::{Durability, atomic, is_full, os};
 
 /// Space is set aside in steps of this many bytes, so that a full disk shows before a file is published.
 const RESERVE: u64 = 1 << 20;
@@ -234,9 +234,13 @@ impl Journal {
         self.check()?;
         let needed = self.length + bytes;
         if needed > self.reserved {
-            let end = needed.next_multiple_of(RESERVE);
-            os::reserve(&self.file, self.reserved, end - self.reserved)?;
-            self.reserved = end;
+            let up_to = |end| os::reserve(&self.file, self.reserved, end - self.reserved).map(|()| end);
+            let step = needed.next_multiple_of(RESERVE);
+            self.reserved = match up_to(step) {
+                // The last of the disk is used up too.
+                Err(error) if is_full(&error) => up_to(needed)?,
+                reserved => reserved?,
+            };
         }
         Ok(())
     }
