@@ -43,6 +43,8 @@ struct Figures {
     adopted: usize,
     failed: usize,
     removed: usize,
+    during_snapshot: usize,
+    /// Rounds in which one was finished.
     snapshots: usize,
     checked: usize,
 }
@@ -53,17 +55,25 @@ async fn campaign(durability: &str) {
     println!("crash, DURABILITY={durability}: SFT_CRASH_SEED={seed}");
     let mut random = Random::new(seed);
     let directory = tempfile::tempdir().expect("a directory");
-    // Little room for errors of the test's own: the disk of a busy machine may be nearly full.
-    let settings = [("DURABILITY", durability), ("HISTORY_LIMIT", "20"), ("MIN_FREE_SPACE", "0")];
+    let settings = [
+        ("DURABILITY", durability),
+        // Snapshots are written all the time: they are small, and so may the journal be.
+        ("HISTORY_LIMIT", "20"),
+        ("JOURNAL_SIZE", "4KiB"),
+        // The disk of a busy machine may be nearly full.
+        ("MIN_FREE_SPACE", "0"),
+        ("SHUTDOWN_GRACE", "1ms"),
+    ];
     let begun = Instant::now();
     let mut figures = Figures::default();
     let mut ledger = Ledger::default();
+    let mut before = 0;
     let (mut process, mut address) = Process::start(directory.path(), &settings).await;
     while figures.kills < kills {
         let load = Load::begin(address, &mut random, figures.kills, CLIENTS);
         let patience = if random.percent(20) { 20 } else { 350 };
         tokio::time::sleep(Duration::from_millis(random.within(0..patience))).await;
-        if random.percent(20) {
+        if random.percent(25) {
             // A stop folds the journal into a snapshot: this is the moment to disturb it.
             process.signal(Signal::TERM);
             tokio::time::sleep(Duration::from_micros(random.within(0..30_000))).await;
@@ -71,7 +81,7 @@ async fn campaign(durability: &str) {
         }
         process.kill();
         figures.kills += 1;
-        figures.snapshots += snapshots(directory.path());
+        figures.during_snapshot += usize::from(in_the_middle(directory.path()));
         let attempts = load.ended().await;
         figures.attempts += attempts.len();
         figures.acknowledged += attempts.iter().filter(|attempt| attempt.is_acknowledged()).count();
@@ -82,11 +92,15 @@ async fn campaign(durability: &str) {
             tokio::time::sleep(Duration::from_micros(random.within(0..60_000))).await;
             early.kill();
             figures.kills += 1;
+            figures.during_snapshot += usize::from(in_the_middle(directory.path()));
             figures.during_start += 1;
             figures.count_recovery(&early.log());
         }
         (process, address) = Process::start(directory.path(), &settings).await;
         figures.count_recovery(&process.log());
+        let folded = snapshot(directory.path());
+        figures.snapshots += usize::from(folded > before);
+        before = folded;
         ledger::check_directory(directory.path());
         let thoroughly = figures.kills >= kills || random.percent(100 / THOROUGHLY as u64);
         figures.checked += ledger.check(directory.path(), address, thoroughly).await;
@@ -97,11 +111,20 @@ async fn campaign(durability: &str) {
     assert!(figures.acknowledged > 0 && figures.checked > 0);
 }
 
-/// Whether the journal has been closed: a snapshot was begun since the last look.
-fn snapshots(directory: &Path) -> usize {
-    let names = std::fs::read_dir(directory).expect("the directory");
-    let closed = |name: &str| name.contains(".journal.") || name.ends_with(".tmp");
-    usize::from(names.filter_map(Result::ok).any(|entry| entry.file_name().to_str().is_some_and(closed)))
+/// The number of the last change that the status file holds.
+fn snapshot(directory: &Path) -> u64 {
+    let Ok(text) = std::fs::read_to_string(directory.join("status.json")) else { return 0 };
+    let snapshot: serde_json::Value = serde_json::from_str(&text).expect("a whole status file at any moment");
+    snapshot["metadata"]["seq"].as_u64().expect("a number")
+}
+
+/// Whether a snapshot was being written at this moment.
+fn in_the_middle(directory: &Path) -> bool {
+    let half = |name: &str| directory.join(name).exists();
+    half("status.json.tmp")
+        || half("status.json.journal.tmp")
+        || half("status.json.backup.tmp")
+        || !half("status.json.journal")
 }
 
 impl Figures {
