@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use reqwest::{Client, StatusCode, Url};
@@ -183,8 +184,22 @@ fn names_on_disk(storage: &Path) -> Vec<String> {
     names
 }
 
-/// Right after a start nothing is there but published files, the status and its journal.
-pub fn check_directory(directory: &Path) {
+/// Which files are half-written beside the status, whatever their names: the inode, and when it was written to.
+pub fn half_written(directory: &Path) -> BTreeMap<String, (u64, i64, i64)> {
+    let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
+    let half =
+        entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?)));
+    half.filter(|(name, _)| name.ends_with(".tmp"))
+        .map(|(name, metadata)| (name, (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())))
+        .collect()
+}
+
+/// Right after a start nothing is there but published files, the status and its journal; `before`: what the kill left
+/// half-written. (What is half-written now may be the server's at work.)
+pub fn check_directory(directory: &Path, before: &BTreeMap<String, (u64, i64, i64)>) {
+    for (name, file) in half_written(directory) {
+        assert_ne!(before.get(&name), Some(&file), "{name} is left over");
+    }
     let names = |path: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(path).expect("a directory");
         entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect()
@@ -203,6 +218,7 @@ pub fn check_directory(directory: &Path) {
             .contains(&name)
             || segment(name)
     };
-    let strange: Vec<_> = names(directory).into_iter().filter(|name| !known(name)).collect();
+    let strange: Vec<_> =
+        names(directory).into_iter().filter(|name| !known(name) && !name.ends_with(".tmp")).collect();
     assert!(strange.is_empty(), "left over beside the status: {strange:?}");
 }

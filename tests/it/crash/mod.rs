@@ -96,12 +96,13 @@ async fn campaign(durability: &str) {
             figures.during_start += 1;
             figures.count_recovery(&early.log());
         }
+        let half_written = ledger::half_written(directory.path());
         (process, address) = Process::start(directory.path(), &settings).await;
         figures.count_recovery(&process.log());
         let folded = snapshot(directory.path());
         figures.snapshots += usize::from(folded > before);
         before = folded;
-        ledger::check_directory(directory.path());
+        ledger::check_directory(directory.path(), &half_written);
         let thoroughly = figures.kills >= kills || random.percent(100 / THOROUGHLY as u64);
         figures.checked += ledger.check(directory.path(), address, thoroughly).await;
     }
@@ -120,11 +121,7 @@ fn snapshot(directory: &Path) -> u64 {
 
 /// Whether a snapshot was being written at this moment.
 fn in_the_middle(directory: &Path) -> bool {
-    let half = |name: &str| directory.join(name).exists();
-    half("status.json.tmp")
-        || half("status.json.journal.tmp")
-        || half("status.json.backup.tmp")
-        || !half("status.json.journal")
+    !ledger::half_written(directory).is_empty() || !directory.join("status.json.journal").exists()
 }
 
 impl Figures {
