@@ -1,5 +1,7 @@
 //! Who is at the other end of a transfer.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 /// The client of a transfer, as it is recorded and shown.
@@ -7,30 +9,41 @@ use serde::Serialize;
 pub struct Client {
     /// The address: the socket's, or what a trusted proxy says.
     #[serde(rename = "client_ip")]
-    pub ip: Box<str>,
+    pub ip: Arc<str>,
     /// The `User-Agent` that it sent; empty if none.
     #[serde(rename = "client_agent")]
     pub agent: Box<str>,
     /// `client_id` as sent, else the address.
     #[serde(rename = "client_id")]
-    pub id: Box<str>,
+    pub id: Arc<str>,
 }
 
 impl Client {
     /// The most bytes of an agent or id that are kept: a client must not fill the status file with them.
     pub const MAX_TEXT: usize = 256;
 
+    /// The client as it was recorded.
+    pub(super) fn recorded(ip: Box<str>, agent: Box<str>, id: Box<str>) -> Self {
+        Self::with(ip.into(), agent, id)
+    }
+
+    fn with(ip: Arc<str>, agent: Box<str>, id: Box<str>) -> Self {
+        // Most clients have no id of their own: one text, not two.
+        let id = if *id == *ip { Arc::clone(&ip) } else { id.into() };
+        Self { ip, agent, id }
+    }
+
     /// A client; texts are stripped of control characters and cut to [`Client::MAX_TEXT`] bytes.
     pub fn new(ip: &str, agent: &str, id: Option<&str>) -> Self {
         let id = id.map(bounded).filter(|id| !id.is_empty()).unwrap_or_else(|| ip.into());
-        Self { ip: ip.into(), agent: bounded(agent), id }
+        Self::with(ip.into(), bounded(agent), id)
     }
 
     /// The same client under another id; an empty id is ignored.
     #[must_use]
     pub fn with_id(self, id: &str) -> Self {
         let id = bounded(id);
-        if id.is_empty() { self } else { Self { id, ..self } }
+        if id.is_empty() { self } else { Self::with(self.ip, self.agent, id) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use unicode_normalization::UnicodeNormalization;
@@ -18,10 +19,10 @@ use unicode_normalization::UnicodeNormalization;
 ///   Windows forbids these (a device name gets `_` before it);
 /// - does not begin with a dot: such names in the storage directory are the server's own.
 ///
-/// Cleaning a `FileName` again changes nothing.
+/// Cleaning a `FileName` again changes nothing. A clone is another pointer to the same text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct FileName(Box<str>);
+pub struct FileName(Arc<str>);
 
 /// A name of which nothing usable is left, or that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

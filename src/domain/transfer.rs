@@ -255,7 +255,7 @@ impl RecordedTransfer {
             eta: self.eta,
             transferred_bytes: self.transferred_bytes.unwrap_or(0),
             total_bytes: self.total_bytes,
-            client: Client { ip: self.client_ip, agent: self.client_agent, id: self.client_id },
+            client: Client::recorded(self.client_ip, self.client_agent, self.client_id),
             retry_count: self.retry_count,
             created_at,
             updated_at,

@@ -257,7 +257,7 @@ fn partial(
 /// One line a download, when its body is done with.
 struct Log {
     filename: FileName,
-    client: Box<str>,
+    client: std::sync::Arc<str>,
     agent: Box<str>,
     request: RequestId,
     begun: Instant,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::store::Durability;
 use crate::store::status::tests::{ByHand, Home, completed, digest, failed, limits, name, put, upload_of};
-use crate::store::status::{Condition, StatusStoreGuard};
+use crate::store::status::{Condition, Publish, StatusStoreGuard};
 
 /// A server that starts after a crash, with what it found.
 struct Started {
@@ -227,23 +227,36 @@ fn a_name_that_was_lost_can_be_new_again() {
     store.kill();
     std::fs::remove_file(path(&home, "a")).unwrap();
     let started = start(&home);
-    let begin = upload_of("a");
-    let id = begin.id;
-    started.store.note(Change::Started(begin));
-    let data = home.layout.upload_data(id);
-    put(&data, b"again");
-    let file = StoredFile { size: 5, modified: data.metadata().unwrap().modified().unwrap().into() };
-    let publish = crate::store::status::Publish {
-        staged: data.clone(),
-        target: path(&home, "a"),
-        condition: Condition::New,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let change = completed(id, "a", digest(b"again"), file);
-    runtime.block_on(started.store.commit(change, Some(publish))).unwrap();
-    std::fs::remove_file(data).unwrap();
+    upload(&home, &started.store, "a", b"again", Condition::New);
     drop(started);
     assert_eq!(start(&home).recovered, Recovered::default());
+}
+
+#[test]
+fn a_foreign_file_that_is_overwritten_is_ours() {
+    let home = Home::new();
+    put(&path(&home, "a"), b"theirs");
+    let started = start(&home);
+    assert_eq!(started.recovered.foreign, 1);
+    upload(&home, &started.store, "a", b"ours", Condition::Any);
+    let (files, count) = started.store.files(0, 10);
+    assert_eq!((files.len(), count), (1, 1));
+    assert_eq!(files[0].checksum, Some(digest(b"ours")));
+}
+
+/// An upload to a store that runs.
+fn upload(home: &Home, store: &StatusStore, filename: &str, content: &[u8], condition: Condition) {
+    let begin = upload_of(filename);
+    let id = begin.id;
+    store.note(Change::Started(begin));
+    let mut staged = crate::store::uploads::Staged::create(&home.layout, id, 0).unwrap();
+    staged.append(&mut [std::io::IoSlice::new(content)]).unwrap();
+    let file = staged.finish(0, Durability::Process).unwrap();
+    let publish = Publish { staged: staged.path().to_owned(), target: path(home, filename), condition };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let change = completed(id, filename, digest(content), file);
+    runtime.block_on(store.commit(change, Some(publish))).unwrap();
+    staged.published();
 }
 
 #[test]

@@ -168,21 +168,22 @@ impl StatusStore {
         }
     }
 
-    /// Commits a change and, with it, publishes a file. When this returns, both survive what the durability says.
+    /// Commits a change and, with it, publishes a file. When the answer is there, both survive what the durability says.
     ///
     /// Cancel-safe in this sense: once called, the change is committed or refused whether or not somebody waits.
     ///
     /// # Errors
     /// [`CommitError`]; the transfer is then as it was, and a staged file still where it was.
-    pub async fn commit(
+    pub fn commit(
         &self,
         change: Change,
         publish: Option<Publish>,
-    ) -> Result<Arc<Transfer>, CommitError> {
+    ) -> impl Future<Output = Result<Arc<Transfer>, CommitError>> + Send + use<> {
         let (sender, answer) = oneshot::channel();
         let commit = Commit { change, publish, reply: Reply(sender) };
-        self.requests.send(Request::Commit(Box::new(commit))).map_err(|_| CommitError::Unusable)?;
-        answer.await.map_err(|_| CommitError::Unusable)?
+        // Where the committer is gone, so is the request, and with it the sender.
+        _ = self.requests.send(Request::Commit(Box::new(commit)));
+        async { answer.await.unwrap_or(Err(CommitError::Unusable)) }
     }
 
     /// Registers how far a transfer is, to be shown for as long as it runs.

@@ -113,7 +113,7 @@ impl StatusStore {
 
         let found = read_snapshot(layout)?;
         for transfer in found.transfers {
-            state.put(Arc::new(transfer));
+            state.put(transfer);
         }
         state.seq = state.seq.max(found.seq);
         let replayed = replay(&path, found.seq, |transfer| state.put(Arc::new(transfer)))?;
@@ -206,7 +206,7 @@ fn remove_temporary(status: &Path) -> io::Result<()> {
 /// What was read of snapshots.
 struct Found {
     /// In the order of their changes.
-    transfers: Vec<Transfer>,
+    transfers: Vec<Arc<Transfer>>,
     /// The last change; 0 for a file of version "1.0".
     seq: u64,
     bytes: u64,

@@ -56,7 +56,7 @@ pub(super) enum SnapshotError {
 #[derive(Debug)]
 pub(super) struct Snapshot {
     /// Every transfer, in no order.
-    pub(super) transfers: Vec<Transfer>,
+    pub(super) transfers: Vec<Arc<Transfer>>,
     /// The last change that it holds; `None`: a file of version "1.0".
     pub(super) seq: Option<u64>,
     /// Its size.
@@ -194,7 +194,7 @@ struct Metadata {
 }
 
 /// `{NAME: {…}, …}`, read straight into a list: a million of them must not stand in memory twice.
-struct Named(Vec<Transfer>);
+struct Named(Vec<Arc<Transfer>>);
 
 impl<'de> Deserialize<'de> for Named {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -213,7 +213,7 @@ impl<'de> Deserialize<'de> for Named {
                     let transfer = recorded.into_transfer(Some(&name)).map_err(|why| {
                         serde::de::Error::custom(format!("the transfer {name:?} can't be read: {why}"))
                     })?;
-                    transfers.push(transfer);
+                    transfers.push(Arc::new(transfer));
                 }
                 Ok(Named(transfers))
             }
@@ -223,7 +223,7 @@ impl<'de> Deserialize<'de> for Named {
 }
 
 #[derive(Default)]
-struct Listed(Vec<Transfer>);
+struct Listed(Vec<Arc<Transfer>>);
 
 impl<'de> Deserialize<'de> for Listed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -239,7 +239,7 @@ impl<'de> Deserialize<'de> for Listed {
                 let mut transfers = Vec::new();
                 while let Some(recorded) = list.next_element::<RecordedTransfer>()? {
                     let transfer = recorded.into_transfer(None).map_err(serde::de::Error::custom)?;
-                    transfers.push(transfer);
+                    transfers.push(Arc::new(transfer));
                 }
                 Ok(Listed(transfers))
             }

@@ -1,6 +1,9 @@
 //! The state in memory: what `apply` has made so far, with the indexes that answers are read from.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::borrow::Borrow;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -20,14 +23,38 @@ pub struct FileEntry {
     pub encryption: bool,
 }
 
-/// All that is known of one name.
-#[derive(Debug, Default)]
+/// What a name stands for.
+#[derive(Debug)]
 struct Name {
+    /// The transfer whose state changed last: what `/status/{filename}` shows.
+    current: Arc<Transfer>,
     /// The upload whose content stands under the name.
-    standing: Option<TransferId>,
-    /// Every transfer of the name that is kept, by its last change: the last one is what `/status/{filename}` shows.
-    attempts: VecDeque<TransferId>,
+    standing: Option<Arc<Transfer>>,
 }
+
+/// A transfer, found by its id: a million ids need not stand in memory twice.
+#[derive(Debug)]
+struct ById(Arc<Transfer>);
+
+impl Borrow<TransferId> for ById {
+    fn borrow(&self) -> &TransferId {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.id.hash(hasher);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
 
 /// Last change and id: unique even where a file of version "1.0" bears no numbers.
 type Place = (u64, TransferId);
@@ -38,12 +65,14 @@ type Place = (u64, TransferId);
 pub(super) struct State {
     pub(super) seq: u64,
     history_limit: usize,
-    transfers: HashMap<TransferId, Arc<Transfer>>,
+    transfers: HashSet<ById>,
     names: BTreeMap<FileName, Name>,
+    /// The transfers of a name before the current one, by their last change. Most names have none.
+    earlier: BTreeMap<FileName, VecDeque<Arc<Transfer>>>,
     /// The current transfer of each name, by its last change.
-    recent: BTreeMap<Place, ()>,
+    recent: BTreeSet<Place>,
     /// Transfers that have ended and do not stand: what the limit counts.
-    ended: BTreeMap<Place, ()>,
+    ended: BTreeSet<Place>,
     foreign: BTreeMap<FileName, StoredFile>,
     standing: usize,
 }
@@ -57,23 +86,26 @@ impl State {
         Self {
             seq: 0,
             history_limit,
-            transfers: HashMap::new(),
+            transfers: HashSet::new(),
             names: BTreeMap::new(),
-            recent: BTreeMap::new(),
-            ended: BTreeMap::new(),
+            earlier: BTreeMap::new(),
+            recent: BTreeSet::new(),
+            ended: BTreeSet::new(),
             foreign: BTreeMap::new(),
             standing: 0,
         }
     }
 
     pub(super) fn get(&self, id: TransferId) -> Option<&Arc<Transfer>> {
-        self.transfers.get(&id)
+        self.transfers.get(&id).map(|ById(transfer)| transfer)
     }
 
     /// Puts in the new state of a transfer. An older state than the one that is known changes nothing.
+    ///
+    /// States come in the order of their numbers.
     pub(super) fn put(&mut self, transfer: Arc<Transfer>) {
         self.seq = self.seq.max(transfer.seq);
-        let before = self.transfers.get(&transfer.id).cloned();
+        let before = self.get(transfer.id).cloned();
         if before.as_ref().is_some_and(|before| before.seq >= transfer.seq) {
             return;
         }
@@ -82,77 +114,79 @@ impl State {
         }
         self.attach(transfer);
         while self.ended.len() > self.history_limit
-            && let Some(((_, oldest), ())) = self.ended.pop_first()
+            && let Some((_, oldest)) = self.ended.pop_first()
         {
-            if let Some(oldest) = self.transfers.remove(&oldest) {
+            if let Some(ById(oldest)) = self.transfers.take(&oldest) {
                 self.detach(&oldest);
             }
         }
     }
 
     fn attach(&mut self, transfer: Arc<Transfer>) {
-        let name = self.names.entry(transfer.filename.clone()).or_default();
-        if let Some(shown) = name.attempts.back().and_then(|id| self.transfers.get(id)) {
-            self.recent.remove(&place(shown));
-        }
-        name.attempts.push_back(transfer.id);
-        self.recent.insert(place(&transfer), ());
+        self.recent.insert(place(&transfer));
+        let name = match self.names.entry(transfer.filename.clone()) {
+            Entry::Vacant(vacant) => vacant.insert(Name { current: Arc::clone(&transfer), standing: None }),
+            Entry::Occupied(occupied) => {
+                let name = occupied.into_mut();
+                let before = std::mem::replace(&mut name.current, Arc::clone(&transfer));
+                self.recent.remove(&place(&before));
+                self.earlier.entry(before.filename.clone()).or_default().push_back(before);
+                name
+            }
+        };
         if transfer.is_stored() {
             self.foreign.remove(&transfer.filename);
-            match name.standing.replace(transfer.id).and_then(|id| self.transfers.get(&id)) {
-                Some(replaced) => _ = self.ended.insert(place(replaced), ()),
+            match name.standing.replace(Arc::clone(&transfer)) {
+                Some(replaced) => _ = self.ended.insert(place(&replaced)),
                 None => self.standing += 1,
             }
         } else if transfer.status.is_terminal() {
-            self.ended.insert(place(&transfer), ());
+            self.ended.insert(place(&transfer));
         }
-        self.transfers.insert(transfer.id, transfer);
+        self.transfers.replace(ById(transfer));
     }
 
     fn detach(&mut self, transfer: &Transfer) {
-        self.recent.remove(&place(transfer));
         self.ended.remove(&place(transfer));
         let Some(name) = self.names.get_mut(&transfer.filename) else { return };
-        // Newest transfers change, oldest ones go: either end is near.
-        let from_back = name.attempts.iter().rev().take(8).position(|id| *id == transfer.id);
-        let index = match from_back {
-            Some(back) => Some(name.attempts.len() - 1 - back),
-            None => name.attempts.iter().position(|id| *id == transfer.id),
-        };
-        if let Some(index) = index {
-            name.attempts.remove(index);
+        if name.standing.take_if(|standing| standing.id == transfer.id).is_some() {
+            self.standing -= 1;
         }
-        match name.attempts.back() {
-            None => _ = self.names.remove(&transfer.filename),
-            Some(shown) => {
-                if let Some(shown) = self.transfers.get(shown) {
-                    self.recent.insert(place(shown), ());
-                }
+        let Some(earlier) = self.earlier.get_mut(&transfer.filename) else {
+            self.names.remove(&transfer.filename);
+            self.recent.remove(&place(transfer));
+            return;
+        };
+        if name.current.id == transfer.id {
+            self.recent.remove(&place(transfer));
+            if let Some(before) = earlier.pop_back() {
+                self.recent.insert(place(&before));
+                name.current = before;
             }
+        } else if let Ok(index) = earlier.binary_search_by_key(&place(transfer), |earlier| place(earlier)) {
+            earlier.remove(index);
+        }
+        if earlier.is_empty() {
+            self.earlier.remove(&transfer.filename);
         }
     }
 
     /// The transfer of this name whose state changed last.
     pub(super) fn current(&self, name: &FileName) -> Option<&Arc<Transfer>> {
-        self.transfers.get(self.names.get(name)?.attempts.back()?)
+        Some(&self.names.get(name)?.current)
     }
 
     /// What stands under a name.
     pub(super) fn file(&self, name: &FileName) -> Option<FileEntry> {
-        if let Some(standing) = self.standing(name) {
+        if let Some(standing) = self.names.get(name).and_then(|name| name.standing.as_ref()) {
             return Some(entry(standing));
         }
         self.foreign.get_key_value(name).map(foreign_entry)
     }
 
-    pub(super) fn standing(&self, name: &FileName) -> Option<&Arc<Transfer>> {
-        self.transfers.get(self.names.get(name)?.standing.as_ref()?)
-    }
-
     /// Up to `limit` files by name, after the first `offset`.
     pub(super) fn files(&self, offset: usize, limit: usize) -> Vec<FileEntry> {
-        let mut ours =
-            self.names.values().filter_map(|name| self.transfers.get(name.standing.as_ref()?)).peekable();
+        let mut ours = self.names.values().filter_map(|name| name.standing.as_ref()).peekable();
         let mut foreign = self.foreign.iter().peekable();
         let merged = std::iter::from_fn(|| match (ours.peek(), foreign.peek()) {
             (Some(our), Some((name, _))) if our.filename <= **name => ours.next().map(entry),
@@ -176,26 +210,25 @@ impl State {
     pub(super) fn recent(&self, before: Option<Place>, limit: usize) -> Vec<Arc<Transfer>> {
         let end = before.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.recent.range((Bound::Unbounded, end)).rev().take(limit);
-        range.filter_map(|((_, id), ())| self.transfers.get(id).cloned()).collect()
+        range.filter_map(|(_, id)| self.get(*id).cloned()).collect()
     }
 
     /// Every transfer that has begun and not ended.
     pub(super) fn running(&self) -> Vec<Arc<Transfer>> {
-        self.transfers.values().filter(|transfer| !transfer.status.is_terminal()).cloned().collect()
+        let all = self.transfers.iter().map(|ById(transfer)| transfer);
+        all.filter(|transfer| !transfer.status.is_terminal()).cloned().collect()
     }
 
     /// Every name under which something of ours stands.
     pub(super) fn standing_names(&self) -> Vec<Arc<Transfer>> {
-        let standing = self.names.values().filter_map(|name| name.standing.as_ref());
-        standing.filter_map(|id| self.transfers.get(id).cloned()).collect()
+        self.names.values().filter_map(|name| name.standing.clone()).collect()
     }
 
     /// What stood under this name is gone, or is not what was recorded.
     pub(super) fn lose_file(&mut self, name: &FileName) {
-        let lost = self.names.get_mut(name).and_then(|name| name.standing.take());
-        if let Some(lost) = lost.and_then(|id| self.transfers.get(&id)) {
+        if let Some(lost) = self.names.get_mut(name).and_then(|name| name.standing.take()) {
             self.standing -= 1;
-            self.ended.insert(place(lost), ());
+            self.ended.insert(place(&lost));
         }
     }
 
@@ -206,14 +239,11 @@ impl State {
 
     /// Everything, to be written down: clones of pointers, so that whoever waits does not wait for the writing.
     pub(super) fn content(&self) -> Content {
-        let mut content =
-            Content { current: Vec::with_capacity(self.names.len()), earlier: Vec::new(), seq: self.seq };
-        for name in self.names.values() {
-            let mut attempts = name.attempts.iter().filter_map(|id| self.transfers.get(id).cloned());
-            content.current.extend(attempts.next_back());
-            content.earlier.extend(attempts);
+        Content {
+            current: self.names.values().map(|name| Arc::clone(&name.current)).collect(),
+            earlier: self.earlier.values().flatten().cloned().collect(),
+            seq: self.seq,
         }
-        content
     }
 }
 

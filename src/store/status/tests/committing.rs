@@ -113,6 +113,37 @@ fn of_two_uploads_that_want_to_be_the_first_one_is() {
     drop(guard);
 }
 
+/// In one batch too, a condition sees what the one before it has published.
+#[test]
+fn a_condition_sees_what_was_asked_for_just_before() {
+    let home = Home::new();
+    let mut store = home.open();
+    let (x, y) = (digest(b"x"), digest(b"y"));
+    let asked: [(&[u8], Condition, bool); 5] = [
+        (b"x", Condition::Any, true),
+        (b"y", Condition::MatchesNone(vec![x]), false),
+        (b"y", Condition::Matches(Some(vec![x])), true),
+        (b"x", Condition::Matches(Some(vec![x])), false),
+        (b"x", Condition::Matches(Some(vec![y])), true),
+    ];
+    let mut requests = Vec::new();
+    let mut answers = Vec::new();
+    for (content, condition, holds) in asked {
+        let id = store.begin("a");
+        let (staged, file) = store.stage(id, content);
+        let publish = store.publish(&staged, "a", condition);
+        let (request, answer) = request(completed(id, "a", digest(content), file), Some(publish));
+        requests.push(request);
+        answers.push((staged, answer, holds));
+    }
+    store.serve(requests);
+    for (number, (_, mut answer, holds)) in answers.into_iter().enumerate() {
+        assert_eq!(answer.try_recv().unwrap().is_ok(), holds, "number {number}");
+    }
+    assert_eq!(std::fs::read(home.layout.file(&name("a"))).unwrap(), b"x");
+    assert_eq!(store.store.file(&name("a")).unwrap().checksum, Some(x));
+}
+
 /// A `DELETE` and the end of an upload came at the same moment: both were committed.
 #[test]
 fn a_transfer_does_not_end_twice_in_one_batch() {
@@ -180,6 +211,24 @@ fn one_that_is_refused_leaves_no_gap_and_the_others_alone() {
     let store = home.open();
     assert_eq!(store.view(), before);
     assert_eq!(store.opened.remarks.len(), 0, "{:?}", store.opened.remarks);
+}
+
+/// A directory that could not be flushed: the file has its name, and nothing says so.
+#[test]
+fn what_is_in_memory_after_a_failure_never_becomes_the_status_file() {
+    let home = Home::new();
+    let mut store = home.open();
+    store.snapshot();
+    let id = store.begin("a");
+    let before = store.view();
+    let on_disk = home.files();
+    store.committer.shared.usable.store(false, std::sync::atomic::Ordering::Release);
+    store.note(failed(id));
+    store.snapshot();
+    assert_eq!(home.files(), on_disk);
+    store.stop();
+    assert_eq!(home.files(), on_disk);
+    assert_eq!(home.open().view(), before);
 }
 
 #[test]

@@ -294,3 +294,22 @@ fn an_older_copy_beside_an_empty_journal_keeps_the_order_too() {
     let store = home.open();
     assert_eq!((store.view(), store.opened.remarks.len()), (before, 0));
 }
+
+/// Numbers began again at 1, and the next start took the journal for older than the snapshot.
+#[test]
+fn a_journal_moved_away_begins_again_after_the_snapshot() {
+    let home = Home::new();
+    let mut store = home.open_with(Durability::Process, 0);
+    let id = store.begin("forgotten");
+    store.note(failed(id));
+    store.stop();
+    for name in home.file_names().iter().filter(|name| name.starts_with(".journal")) {
+        remove(&home.beside(name));
+    }
+    let mut store = home.open();
+    store.upload("a", b"hello");
+    let before = store.view();
+    assert_eq!((before.seq, before.standing.len()), (4, 1));
+    store.kill();
+    assert_eq!(home.open().view(), before);
+}

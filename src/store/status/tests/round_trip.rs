@@ -194,3 +194,25 @@ fn a_status_file_has_one_server() {
     store.kill();
     home.open();
 }
+
+/// No change does this; a status file that somebody edited beside its journal can.
+#[test]
+fn a_newer_state_of_what_has_ended_replaces_it_everywhere() {
+    let home = Home::new();
+    let mut store = home.open();
+    store.upload("a", b"first");
+    let stored = store.upload("a", b"second");
+    let other = store.upload("b", b"hello");
+    let mut state = store.committer.shared.state.write().unwrap();
+    for (before, filename) in [(&stored, "a"), (&other, "c")] {
+        let seq = state.seq + 1;
+        let failed = Transfer { seq, status: Status::Failed, filename: name(filename), ..(**before).clone() };
+        state.put(Arc::new(failed));
+    }
+    drop(state);
+    let view = store.view();
+    assert_eq!((view.files.len(), view.standing.len()), (0, 0));
+    let kept: Vec<_> = view.recent.iter().map(|t| (t.filename.as_str(), t.id)).collect();
+    assert_eq!(kept, [("c", other.id), ("a", stored.id)]);
+    assert_eq!(view.earlier.len(), 1);
+}
