@@ -83,11 +83,11 @@ pub(super) async fn post(
     };
     let filename = match result {
         Ok(filename) => filename,
-        Err(error) => return Err(context.give_up(upload, error)),
+        Err(error) => return Err(context.give_up(upload, error).await),
     };
     let Some(filename) = options.filename.clone().or(filename) else {
         let error = UploadFailure::Api(crate::domain::InvalidFileName::Empty.into());
-        return Err(context.give_up(upload, error));
+        return Err(context.give_up(upload, error).await);
     };
     let transfer = context.finish(upload, filename, &options).await?;
     Ok(Json(Uploaded::from(&*transfer)))
@@ -156,7 +156,7 @@ pub(super) async fn put(
     let is_new = !app.uploads().is_taken(&filename);
     let mut upload = context.begin(filename.clone(), &options, Expected::Body)?;
     if let Err(error) = receive_body(&mut upload, body, &app).await {
-        return Err(context.give_up(upload, error));
+        return Err(context.give_up(upload, error).await);
     }
     let transfer = context.finish(upload, filename, &options).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -264,11 +264,11 @@ impl Context<'_> {
         }
     }
 
-    fn give_up(&self, upload: Upload, failure: UploadFailure) -> ApiError {
+    async fn give_up(&self, upload: Upload, failure: UploadFailure) -> ApiError {
         let (id, received, filename) = (upload.id(), upload.received(), upload.filename().clone());
         let error = ApiError::from(failure);
         let why = error.cause.clone().unwrap_or_else(|| error.message.clone());
-        upload.fail(&error.message);
+        upload.fail(&error.message).await;
         self.log(id, &filename, received, "upload failed", Some(&why));
         error
     }

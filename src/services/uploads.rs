@@ -229,9 +229,13 @@ impl Upload {
         &self.filename
     }
 
-    /// Gives the upload up: what came of it is removed, and the transfer has failed with this error.
-    pub fn fail(mut self, error: &str) {
+    /// Gives the upload up: what came of it is removed, and the transfer has failed with this error. When this returns,
+    /// whoever asks for its status sees so.
+    pub async fn fail(mut self, error: &str) {
         self.attempt.ended = Some(Err(error.to_owned()));
+        let status = self.attempt.status.clone();
+        drop(self);
+        status.settled().await;
     }
 
     /// Verifies, flushes and publishes the file. When this returns, it is as safe as the durability says.
@@ -247,7 +251,10 @@ impl Upload {
 
     async fn run_to_the_end(mut self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {
         let result = self.publish(ending).await;
-        self.attempt.ended = Some(result.as_ref().map(|_| ()).map_err(ToString::to_string));
+        match &result {
+            Ok(_) => self.attempt.ended = Some(Ok(())),
+            Err(error) => self.fail(&error.to_string()).await,
+        }
         result
     }
 

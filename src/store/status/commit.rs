@@ -14,6 +14,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use super::journal::{Journal, Lines};
 use super::schedule::Snapshots;
 use super::{CommitError, Condition, Publish, Reply, Shared};
@@ -34,6 +36,8 @@ pub(super) enum Request {
     Note(Change),
     /// Somebody waits.
     Commit(Box<Commit>),
+    /// Somebody wants to know when everything that was asked before can be read.
+    Settled(oneshot::Sender<()>),
     /// Write a snapshot now and end.
     Stop,
 }
@@ -118,6 +122,7 @@ impl Committer {
     pub(super) fn serve(&mut self, waiting: Vec<Request>) -> bool {
         let mut stop = false;
         let mut group = Group::default();
+        let mut settled = Vec::new();
         for request in waiting {
             match request {
                 Request::Note(change) => {
@@ -132,10 +137,13 @@ impl Committer {
                     }
                     group.push(*commit);
                 }
+                Request::Settled(reply) => settled.push(reply),
                 Request::Stop => stop = true,
             }
         }
         self.commit(group);
+        // Who asked may have hung up.
+        settled.into_iter().for_each(|reply| _ = reply.send(()));
         stop
     }
 

@@ -168,6 +168,15 @@ impl StatusStore {
         }
     }
 
+    /// Waits until every change that was handed in before can be read here.
+    pub async fn settled(&self) {
+        let (sender, settled) = oneshot::channel();
+        if self.requests.send(Request::Settled(sender)).is_ok() {
+            // Not answered: the store is closed, and nothing changes any more.
+            _ = settled.await;
+        }
+    }
+
     /// Commits a change and, with it, publishes a file. When the answer is there, both survive what the durability says.
     ///
     /// Cancel-safe in this sense: once called, the change is committed or refused whether or not somebody waits.
