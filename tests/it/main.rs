@@ -5,13 +5,18 @@
 
 mod support;
 
+mod broken_bodies;
 mod cli;
 mod crash;
+mod downloads;
+mod errors;
 mod fields;
 mod full_disk;
+mod idle;
 mod main_job;
 mod names;
 mod order_of_writes;
+mod ranges;
 mod stop;
 mod too_large;
 mod uploads;
