@@ -5,8 +5,10 @@
 
 mod support;
 
+mod access;
 mod broken_bodies;
 mod cli;
+mod concurrency;
 mod crash;
 mod downloads;
 mod errors;
@@ -17,6 +19,7 @@ mod main_job;
 mod names;
 mod order_of_writes;
 mod ranges;
+mod status;
 mod stop;
 mod too_large;
 mod uploads;
