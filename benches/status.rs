@@ -15,7 +15,7 @@ use smart_file_transfer::domain::{
     Change, Client, Completion, Digest, Direction, FileName, Priority, Start, StoredFile, Timestamp,
     Transfer, TransferId,
 };
-use smart_file_transfer::store::status::StatusStore;
+use smart_file_transfer::store::status::{Limits, StatusStore};
 use smart_file_transfer::store::{Durability, Layout};
 
 const SIZES: [usize; 3] = [100, 10_000, 1_000_000];
@@ -52,6 +52,11 @@ fn layout(status: &Path) -> Layout {
     let layout = Layout::new(status.with_file_name("storage"), status.to_owned());
     layout.create().unwrap();
     layout
+}
+
+/// The journal's is the default of `JOURNAL_SIZE`.
+fn limits(history: usize) -> Limits {
+    Limits { history, journal: 1 << 20 }
 }
 
 fn start(number: usize, filename: &str) -> Start {
@@ -135,7 +140,7 @@ fn memory(what: &str) -> usize {
 fn measure(status: &Path) {
     let layout = layout(status);
     let rss = memory("VmRSS");
-    let (store, guard, opened) = StatusStore::open(&layout, Durability::Power, usize::MAX).unwrap();
+    let (store, guard, opened) = StatusStore::open(&layout, Durability::Power, limits(usize::MAX)).unwrap();
     let (held, peak) = (memory("VmRSS") - rss, memory("VmHWM"));
     let count = store.name_count() + store.name_count() / 9;
     let change = start(0, "one-more.bin");
@@ -172,7 +177,7 @@ fn commits(criterion: &mut Criterion, dir: &Path, size: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for (durability, name) in [(Durability::Process, "process"), (Durability::Power, "power")] {
         // As many as there are: each one that ends puts the oldest out.
-        let (store, guard, _) = StatusStore::open(&layout, durability, size * 3 / 10).unwrap();
+        let (store, guard, _) = StatusStore::open(&layout, durability, limits(size * 3 / 10)).unwrap();
         let mut number = 0;
         let mut group = criterion.benchmark_group(format!("change/{name}"));
         // A begun transfer and its end, each committed and waited for: two changes.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use answer::Answer;
 pub use form::Form;
-pub use raw::Raw;
+pub use raw::{Raw, head};
 
 /// Longer than anything in these tests takes: whoever waits so long waits for ever.
 pub const FOR_EVER: Duration = Duration::from_secs(60);
@@ -31,7 +31,6 @@ pub const FOR_EVER: Duration = Duration::from_secs(60);
 pub struct TestApp {
     pub address: SocketAddr,
     pub http: reqwest::Client,
-    pub app: App,
     stop: CancellationToken,
     served: JoinHandle<std::io::Result<()>>,
     held: Option<Held>,
@@ -73,17 +72,8 @@ impl TestApp {
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let served =
-            tokio::spawn(serve::run(listener, app.clone(), async move { stopped.cancelled().await }));
-        Self {
-            address,
-            http: client().build().expect("a client"),
-            app,
-            stop,
-            served,
-            held: Some(held),
-            directory,
-        }
+        let served = tokio::spawn(serve::run(listener, app, async move { stopped.cancelled().await }));
+        Self { address, http: client().build().expect("a client"), stop, served, held: Some(held), directory }
     }
 
     /// Asks the server to stop, as SIGTERM does, and does not wait.
