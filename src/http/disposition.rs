@@ -37,7 +37,10 @@ fn parameter(rest: &[u8]) -> Option<(String, Vec<u8>, &[u8])> {
     let rest = &rest[begin..];
     let end = rest.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(rest.len());
     let name = String::from_utf8_lossy(rest[..end].trim_ascii()).to_ascii_lowercase();
-    let Some(value) = rest[end..].strip_prefix(b"=") else { return Some((name, Vec::new(), &rest[end..])) };
+    let Some(value) = rest[end..].strip_prefix(b"=") else {
+        // A name alone says nothing, not even which.
+        return Some((String::new(), Vec::new(), &rest[end..]));
+    };
     match value.trim_ascii_start().strip_prefix(b"\"") {
         Some(quoted) => {
             let (value, after) = unquote(quoted);
