@@ -9,6 +9,7 @@
 //! [`args::ClientOptions`] into its arguments and is run by a `session::Frame`; one that does not (such as a server) has
 //! nothing to do with either, and may have options of the same names.
 
+mod allocator;
 pub mod args;
 mod completions;
 mod config;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 
-use super::{config, logging};
+use super::{allocator, config, logging};
 use crate::app::App;
 use crate::config::{Flags, Settings};
 use crate::http::serve;
@@ -27,6 +27,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
 }
 
 fn start(settings: Settings) -> Result<(), String> {
+    allocator::tune();
     let _log = logging::start(&settings).map_err(|error| format!("server_log_file: {error}"))?;
     match os::raise_file_limit() {
         Ok(limit) if limit < settings.max_connections as u64 + 64 => {

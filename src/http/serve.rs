@@ -36,7 +36,7 @@ pub struct Limits {
 }
 
 /// The most bytes that hyper reads from a socket at once: large pieces make uploads fast, and there is one a connection.
-const READ_BUFFER: usize = 512 << 10;
+const READ_BUFFER: usize = 256 << 10;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 64;
 

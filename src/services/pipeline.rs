@@ -2,10 +2,13 @@
 //!
 //! Up to [`SMALL`] bytes wait in memory and are hashed and written by one blocking call: a thread hop costs more than
 //! they do. Beyond that, two blocking tasks run beside the receiver: one writes, one hashes, each behind a channel of
-//! [`DEPTH`] pieces. A full channel holds the receiver back, and by TCP the client: memory is bounded whatever the
-//! file's size. A channel that closes without [`Piece::End`] is an abort, not an end of file.
+//! [`DEPTH`] pieces. An upload that begins while others run has one task for both: the processor's cores are busy
+//! already, and handing every piece to two threads costs a tenth more of them. A full channel holds the receiver back, and by
+//! TCP the client: memory is bounded whatever the file's size. A channel that closes without [`Piece::End`] is an
+//! abort, not an end of file.
 
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -19,10 +22,10 @@ use crate::store::{Durability, Layout};
 
 /// So many bytes wait in memory before threads are put to work.
 const SMALL: usize = 256 << 10;
-/// Pieces that may wait for the disk or the hash; hyper's pieces are at most about 400 KiB.
-const DEPTH: usize = 6;
+/// Pieces that may wait for the disk or the hash; hyper's pieces are at most 256 KiB.
+const DEPTH: usize = 2;
 /// At most so many pieces go to the disk in one call.
-const GATHER: usize = 16;
+const GATHER: usize = 4;
 
 /// Takes the bytes of one upload.
 pub(super) struct Pipeline {
@@ -47,11 +50,36 @@ enum State {
 
 struct Stages {
     writer: mpsc::Sender<Piece>,
-    hasher: mpsc::Sender<Piece>,
-    written: JoinHandle<io::Result<Written>>,
+    written: JoinHandle<io::Result<(Written, Option<Digest>)>>,
+    /// Hashes beside the writer; without it, the writer does both.
+    hasher: Option<Hasher>,
+    _running: Running,
+}
+
+struct Hasher {
+    pieces: mpsc::Sender<Piece>,
     hashed: JoinHandle<Option<Digest>>,
 }
 
+/// Counts the uploads that stream.
+struct Running;
+
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+impl Running {
+    /// And says how many there were.
+    fn start() -> (Self, usize) {
+        (Self, RUNNING.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone)]
 enum Piece {
     Data(Bytes),
     End,
@@ -127,8 +155,11 @@ impl Pipeline {
             }
             State::Streaming(mut stages) => {
                 stages.send(Piece::End).await?;
-                let digest = stages.hashed.await.map_err(io::Error::other)?;
-                let written = stages.written.await.map_err(io::Error::other)??;
+                let (written, digest) = stages.written.await.map_err(io::Error::other)??;
+                let digest = match stages.hasher {
+                    None => digest,
+                    Some(hasher) => hasher.hashed.await.map_err(io::Error::other)?,
+                };
                 Ok((written, digest.ok_or_else(ended)?))
             }
         }
@@ -137,19 +168,24 @@ impl Pipeline {
 
 impl Stages {
     fn start(target: Target) -> Self {
+        let (running, others) = Running::start();
+        let beside = others == 0;
         let (writer, pieces) = mpsc::channel(DEPTH);
-        let written = tokio::task::spawn_blocking(move || write(&target, pieces));
-        let (hasher, pieces) = mpsc::channel(DEPTH);
-        let hashed = tokio::task::spawn_blocking(move || hash(pieces));
-        Self { writer, hasher, written, hashed }
+        let written =
+            tokio::task::spawn_blocking(move || write(&target, pieces, (!beside).then(Sha256::new)));
+        let hasher = beside.then(|| {
+            let (sender, pieces) = mpsc::channel(DEPTH);
+            Hasher { pieces: sender, hashed: tokio::task::spawn_blocking(move || hash(pieces)) }
+        });
+        Self { writer, written, hasher, _running: running }
     }
 
     async fn send(&mut self, piece: Piece) -> io::Result<()> {
-        let copy = match &piece {
-            Piece::Data(bytes) => Piece::Data(bytes.clone()),
-            Piece::End => Piece::End,
+        let hashes = match &self.hasher {
+            None => true,
+            Some(hasher) => hasher.pieces.send(piece.clone()).await.is_ok(),
         };
-        if self.hasher.send(copy).await.is_ok() && self.writer.send(piece).await.is_ok() {
+        if hashes && self.writer.send(piece).await.is_ok() {
             return Ok(());
         }
         // One of the two has given up: the writer says why.
@@ -160,7 +196,11 @@ impl Stages {
     }
 }
 
-fn write(target: &Target, mut pieces: mpsc::Receiver<Piece>) -> io::Result<Written> {
+fn write(
+    target: &Target,
+    mut pieces: mpsc::Receiver<Piece>,
+    mut hasher: Option<Sha256>,
+) -> io::Result<(Written, Option<Digest>)> {
     let mut staged = Staged::create(&target.layout, target.id, 0)?;
     target.space.reserve(&mut staged, target.expected)?;
     let mut gathered: Vec<Bytes> = Vec::with_capacity(GATHER);
@@ -180,6 +220,9 @@ fn write(target: &Target, mut pieces: mpsc::Receiver<Piece>) -> io::Result<Writt
                 Err(_) => break None,
             }
         };
+        if let Some(hasher) = &mut hasher {
+            gathered.iter().for_each(|piece| hasher.update(piece));
+        }
         let length: usize = gathered.iter().map(Bytes::len).sum();
         let end = staged.written() + length as u64;
         target.space.reserve(&mut staged, end)?;
@@ -189,7 +232,8 @@ fn write(target: &Target, mut pieces: mpsc::Receiver<Piece>) -> io::Result<Writt
             None => {}
             Some(true) => {
                 let file = staged.finish(target.expected, target.durability)?;
-                return Ok(Written { staged, file });
+                let digest = hasher.map(|hasher| Digest::new(hasher.finalize().into()));
+                return Ok((Written { staged, file }, digest));
             }
             Some(false) => return Err(ended()),
         }
