@@ -88,7 +88,7 @@ async fn a_server_that_stops_is_not_ready() {
     let app = TestApp::start().await;
     let mut probe = Raw::with_small_buffers(app.address).await;
     // More than the sockets hold: once it is sent, the server has read of it.
-    let padding = format!("X-Padding: {}\r\n", "x".repeat(4000)).repeat(90);
+    let padding = format!("X-Padding: {}\r\n", "x".repeat(4000)).repeat(50);
     probe.send(format!("GET /ready HTTP/1.1\r\nHost: sft.test\r\n{padding}")).await;
     app.ask_to_stop();
     is_closed(&app).await;
