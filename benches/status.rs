@@ -92,7 +92,7 @@ fn complete(start: &Start) -> Change {
         filename: start.filename.clone(),
         client: start.client.clone(),
         priority: start.priority,
-        encryption: false,
+        seal: None,
         checksum: Digest::new([0xa5; 32]),
         file: StoredFile { size: 1_048_576, modified: std::time::SystemTime::now().into() },
     })

@@ -10,8 +10,9 @@ use crate::config::{CorsOrigins, Settings};
 use crate::http::serve::Limits;
 use crate::services::access::Access;
 use crate::services::downloads::Downloads;
+use crate::services::keys::{Keys, KeysError};
 use crate::services::space::Space;
-use crate::services::uploads::Uploads;
+use crate::services::uploads::{Sealing, Uploads};
 use crate::store::files::Files;
 use crate::store::lock::{Lock, LockError};
 use crate::store::recovery;
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The status can't be read.
     #[error(transparent)]
     Status(#[from] OpenError),
+    /// There are no keys.
+    #[error("cannot use the encryption key: {0}")]
+    Keys(#[from] KeysError),
 }
 
 /// Why a server is not ready.
@@ -84,13 +88,20 @@ impl App {
         let storage = |source| StartError::Storage { path: settings.upload_dir.clone(), source };
         layout.create().map_err(storage)?;
         let lock = Lock::take(&layout.lock(), layout.root())?;
+        let current = settings.encryption_key.as_ref().map(|key| key.as_str());
+        let keys = Keys::load(layout.secret_key(), current, &settings.encryption_key_old)?;
+        if settings.encryption != Sealing::Optional {
+            // Whoever seals by default should learn now that there is no key, not at the first upload.
+            keys.make()?;
+        }
         let limits = status::Limits { history: settings.history_limit, journal: settings.journal_size };
         let (status, guard, opened) = StatusStore::open(&layout, settings.durability, limits)?;
         for remark in &opened.remarks {
             tracing::warn!("{remark}");
         }
         let files = Files::new(layout.clone()).map_err(storage)?;
-        let recovered = recovery::recover(&layout, &files, &status).await.map_err(storage)?;
+        let recovered =
+            recovery::recover(&layout, &files, &status, keys.get().as_deref()).await.map_err(storage)?;
         let (adopted, failed, removed, foreign) =
             (recovered.adopted, recovered.failed, recovered.removed, recovered.foreign);
         tracing::info!(names = opened.names, took = ?opened.took, adopted, failed, removed, foreign, "status read");
@@ -110,10 +121,12 @@ impl App {
             layout.clone(),
             status.clone(),
             space.clone(),
+            keys.clone(),
+            settings.encryption,
             settings.max_file_size,
             settings.durability,
         );
-        let downloads = Downloads::new(files, status.clone());
+        let downloads = Downloads::new(files, status.clone(), keys);
         let access = Access::new(settings.auth, settings.api_keys.iter().map(String::as_str));
         let (begun, stopping) = (Instant::now(), CancellationToken::new());
         let inner = Inner { settings, layout, status, uploads, downloads, access, space, begun, stopping };

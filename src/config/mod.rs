@@ -12,10 +12,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use zeroize::Zeroizing;
 
 pub use self::flags::Flags;
 pub use self::spec::{SPECS, Spec};
+use crate::crypto::MIN_KEY_LEN;
 use crate::services::access::Auth;
+use crate::services::uploads::Sealing;
 use crate::store::Durability;
 
 /// Read where no other file is named, if it is there.
@@ -42,6 +45,12 @@ pub struct Settings {
     pub history_limit: usize,
     /// Bytes that the journal of the status may always have.
     pub journal_size: u64,
+    /// Which files are sealed.
+    pub encryption: Sealing,
+    /// What they are sealed with; `None`: a key that is made.
+    pub encryption_key: Option<Zeroizing<String>>,
+    /// What others were sealed with.
+    pub encryption_key_old: Vec<Zeroizing<String>>,
     /// Which requests need a key.
     pub auth: Auth,
     /// Keys that may do everything.
@@ -199,6 +208,16 @@ impl Settings {
             min_free_space: take(raw, "min_free_space", value::size)?,
             history_limit: take(raw, "history_limit", count)?,
             journal_size: take(raw, "journal_size", value::size)?,
+            encryption: take(raw, "encryption", choice)?,
+            encryption_key: take(raw, "encryption_key", |text| {
+                // As given: a space may be part of a key.
+                let key = (!text.trim().is_empty()).then(|| Zeroizing::new(text.to_owned()));
+                key.as_ref().is_none_or(|key| key.len() >= MIN_KEY_LEN).then_some(key)
+            })?,
+            encryption_key_old: take(raw, "encryption_key_old", |text| {
+                let keys: Vec<_> = value::list(text).map(|key| Zeroizing::new(key.to_owned())).collect();
+                keys.iter().all(|key| key.len() >= MIN_KEY_LEN).then_some(keys)
+            })?,
             auth: take(raw, "auth", choice)?,
             api_keys: take(raw, "api_keys", |text| {
                 let keys: Vec<String> = value::list(text).map(str::to_owned).collect();
@@ -225,7 +244,6 @@ impl Settings {
                 })
                 .collect(),
         };
-        take(raw, "encryption", |text| text.trim().eq_ignore_ascii_case("optional").then_some(()))?;
         if settings.auth == Auth::All && settings.api_keys.is_empty() {
             return Err(SettingsError::Together("auth: \"all\" needs api_keys, or nobody could do anything"));
         }

@@ -74,9 +74,21 @@ fn a_bad_value_is_one_line_that_names_the_setting_what_it_got_and_what_it_takes(
         ),
         (
             vec![],
-            vec![("ENCRYPTION", "required")],
+            vec![("ENCRYPTION", "always")],
             None,
-            r#"encryption: got "required" (environment, ENCRYPTION), takes optional (required and default-on are not available yet)"#,
+            r#"encryption: got "always" (environment, ENCRYPTION), takes optional, default-on or required"#,
+        ),
+        (
+            vec![],
+            vec![("ENCRYPTION_KEY", "fifteen bytes..")],
+            None,
+            r#"encryption_key: got "********" (environment, ENCRYPTION_KEY), takes at least 16 bytes, best 32 random ones as hexadecimal digits"#,
+        ),
+        (
+            vec![],
+            vec![("ENCRYPTION_KEY_OLD", "0123456789abcdef,short")],
+            None,
+            r#"encryption_key_old: got "********" (environment, ENCRYPTION_KEY_OLD), takes keys of at least 16 bytes, separated by commas"#,
         ),
         (vec![], vec![("AUTH", "all")], None, r#"auth: "all" needs api_keys, or nobody could do anything"#),
         (
@@ -97,6 +109,8 @@ fn a_bad_value_is_one_line_that_names_the_setting_what_it_got_and_what_it_takes(
 fn what_is_shown_can_be_read_again_and_tells_no_secret() {
     let environment = [
         ("API_KEYS", "a-very-secret-key-1,a-very-secret-key-2"),
+        ("ENCRYPTION_KEY", "another-secret-key-3"),
+        ("ENCRYPTION_KEY_OLD", "old-secret-key-4"),
         ("CORS_ORIGINS", "https://a.example, http://b:3000/"),
     ];
     let settings = load(&[("upload_dir", "my \"files\"")], &environment, None).unwrap();

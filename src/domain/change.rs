@@ -1,7 +1,7 @@
 //! What can happen to a transfer: the only way in which one changes.
 
 use super::{
-    Client, Digest, Direction, FileName, Priority, Status, StoredFile, Timestamp, Transfer, TransferId,
+    Client, Digest, Direction, FileName, Priority, Seal, Status, StoredFile, Timestamp, Transfer, TransferId,
 };
 
 /// One thing that happened to one transfer.
@@ -21,6 +21,15 @@ pub enum Change {
         error: Box<str>,
         /// Bytes that had come through.
         transferred_bytes: u64,
+    },
+    /// A complete upload was sealed anew, under another key or in another container; the content is the same.
+    Resealed {
+        /// Which transfer.
+        id: TransferId,
+        /// The container now.
+        seal: Seal,
+        /// What stands under the name now.
+        file: StoredFile,
     },
     /// It was ended on request.
     Cancelled {
@@ -67,8 +76,8 @@ pub struct Completion {
     pub client: Client,
     /// The priority at last.
     pub priority: Priority,
-    /// Whether the file is sealed.
-    pub encryption: bool,
+    /// Which container holds it; `None`: it is not sealed.
+    pub seal: Option<Seal>,
     /// SHA-256 of the content.
     pub checksum: Digest,
     /// What stands under the name.
@@ -84,12 +93,12 @@ pub enum ImpossibleMove {
     /// The id is taken.
     #[error("a transfer with the id {0} has already begun")]
     BegunTwice(TransferId),
-    /// The transfer has ended.
-    #[error("the transfer {id} is {status:?} and can't change")]
+    /// The transfer has ended, or (for a change that only follows an end) has not.
+    #[error("the transfer {id} is {status:?} and can't change so")]
     Ended {
         /// Which transfer.
         id: TransferId,
-        /// How it ended.
+        /// Where it is.
         status: Status,
     },
 }
@@ -100,7 +109,7 @@ impl Change {
         match self {
             Self::Started(start) => start.id,
             Self::Completed(completion) => completion.id,
-            Self::Failed { id, .. } | Self::Cancelled { id, .. } => *id,
+            Self::Failed { id, .. } | Self::Resealed { id, .. } | Self::Cancelled { id, .. } => *id,
         }
     }
 
@@ -115,7 +124,13 @@ impl Change {
             (None, Self::Started(start)) => return Ok(start.into_transfer(seq)),
             (Some(_), Self::Started(_)) => return Err(ImpossibleMove::BegunTwice(id)),
             (None, _) => return Err(ImpossibleMove::Unknown(id)),
-            (Some(before), _) if before.status.is_terminal() => {
+            (Some(before), Self::Resealed { seal, file, .. }) if before.is_stored() && before.encryption => {
+                let seal = Some(Box::new(seal));
+                return Ok(Transfer { seal, file: Some(file), seq, ..before.clone() });
+            }
+            (Some(before), change)
+                if before.status.is_terminal() || matches!(change, Self::Resealed { .. }) =>
+            {
                 return Err(ImpossibleMove::Ended { id, status: before.status });
             }
             (Some(before), change) => (before.clone(), change),
@@ -124,8 +139,8 @@ impl Change {
         transfer.seq = seq;
         transfer.eta = None;
         match change {
-            // Both begun-twice and never-begun were answered above.
-            Self::Started(_) => {}
+            // Answered above.
+            Self::Started(_) | Self::Resealed { .. } => {}
             Self::Completed(completion) => {
                 let size = completion.file.size;
                 transfer.status = Status::Completed;
@@ -133,7 +148,8 @@ impl Change {
                 transfer.filename = completion.filename;
                 transfer.client = completion.client;
                 transfer.priority = completion.priority;
-                transfer.encryption = completion.encryption;
+                transfer.encryption = completion.seal.is_some();
+                transfer.seal = completion.seal.map(Box::new);
                 transfer.checksum = Some(completion.checksum);
                 transfer.file = Some(completion.file);
                 transfer.progress = 100;
@@ -189,6 +205,7 @@ impl Start {
             updated_at: self.at,
             error: None,
             file: None,
+            seal: None,
             seq,
         }
     }
@@ -225,7 +242,7 @@ mod tests {
             filename: FileName::clean("b.txt").unwrap(),
             client: start.client.clone().with_id("me"),
             priority: Priority::try_from(3).unwrap(),
-            encryption: false,
+            seal: None,
             checksum: Digest::new([1; 32]),
             file: StoredFile { size: 100, modified: start.at },
         })

@@ -7,6 +7,7 @@ mod digest;
 mod file_name;
 mod priority;
 pub mod progress;
+mod seal;
 mod timestamp;
 mod transfer;
 
@@ -16,5 +17,6 @@ pub use client::Client;
 pub use digest::{Digest, InvalidDigest};
 pub use file_name::{FileName, InvalidFileName};
 pub use priority::{InvalidPriority, Priority};
+pub use seal::{Hex16, InvalidHex16, Seal};
 pub use timestamp::Timestamp;
 pub use transfer::{Direction, RecordedTransfer, Status, StoredFile, Transfer, TransferId};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-use super::{Client, Digest, FileName, InvalidFileName, Priority, Timestamp};
+use super::{Client, Digest, FileName, Hex16, InvalidFileName, Priority, Seal, Timestamp};
 
 /// Identifies one transfer; sorts by the time at which it was made (UUID version 7, RFC 9562 §5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ impl TransferId {
     }
 
     /// The id of a transfer that is recorded without one: always the same for the same record, and sorted by `at` too.
-    fn derived(at: Timestamp, key: &str) -> Self {
+    pub fn derived(at: Timestamp, key: &str) -> Self {
         use sha2::Digest as _;
         let mut random = [0; 10];
         random.copy_from_slice(&sha2::Sha256::digest(key)[..10]);
@@ -102,7 +102,7 @@ impl Status {
 /// What stands under a name in the storage directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFile {
-    /// Bytes of the file itself (its plain content).
+    /// Bytes of its plain content.
     pub size: u64,
     /// When its content last changed, as the file system has it: by this and the size a file that was replaced
     /// behind the server's back is told from the one that was recorded.
@@ -151,6 +151,9 @@ pub struct Transfer {
     pub error: Option<Box<str>>,
     /// What was stored, once an upload is complete.
     pub file: Option<StoredFile>,
+    /// Which container it is, if it was sealed.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Box<Seal>>,
     /// The number of the change that made this state: higher is later, over all transfers.
     pub seq: u64,
 }
@@ -219,6 +222,8 @@ pub struct RecordedTransfer {
     updated_at: Option<Timestamp>,
     error: Option<Box<str>>,
     file: Option<StoredFile>,
+    nonce: Option<Hex16>,
+    tag: Option<Hex16>,
     #[serde(default)]
     seq: u64,
 }
@@ -261,6 +266,7 @@ impl RecordedTransfer {
             updated_at,
             error: self.error,
             file: self.file,
+            seal: self.nonce.zip(self.tag).map(|(nonce, tag)| Box::new(Seal { nonce, tag })),
             seq: self.seq,
         })
     }
@@ -336,6 +342,7 @@ mod tests {
             updated_at: Timestamp::now(),
             error: Some("why".into()),
             file: Some(StoredFile { size: 2, modified: std::time::SystemTime::now().into() }),
+            seal: Some(Box::new(Seal { nonce: Hex16([1; 16]), tag: Hex16([2; 16]) })),
             seq: u64::from(u32::MAX),
         };
         let text = serde_json::to_string(&transfer).unwrap();

@@ -110,6 +110,14 @@ impl ApiError {
     pub(super) fn download(error: &DownloadError, filename: &str) -> Self {
         match error {
             DownloadError::NotFound => Self::no_such_file(filename),
+            DownloadError::Decryption(cause) => {
+                let message = format!(
+                    "{filename:?} can't be decrypted: it is damaged, was tampered with, or its key is not there"
+                );
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "decryption_failed", message)
+                    .with("filename", filename)
+                    .because(cause)
+            }
             DownloadError::Storage(cause) => storage_failed(cause),
         }
     }
@@ -155,9 +163,6 @@ impl From<UploadError> for ApiError {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "checksum_mismatch", message)
                     .with("expected", expected.to_string())
                     .with("actual", actual.to_string())
-            }
-            UploadError::EncryptionNotAvailable => {
-                Self::new(StatusCode::NOT_IMPLEMENTED, "not_available_yet", message)
             }
             UploadError::Condition(Condition::New) => {
                 Self::new(StatusCode::CONFLICT, "already_exists", "a file of this name exists")

@@ -3,24 +3,26 @@
 //! What is in the page cache is read on the async thread (`preadv2(2)` with `RWF_NOWAIT`: it never waits for a disk); the
 //! rest by a blocking thread. Memory: one piece of [`PIECE`] bytes at a time, from a pool, so that it stays in the
 //! processor's cache. This is faster than `sendfile(2)` where the receiver reads what it gets (see `bench/`).
+//!
+//! A sealed file is read and opened by a blocking thread, one piece ahead of what the socket has taken.
 
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
-use crate::store::files::OpenFile;
+use crate::services::downloads::Content;
+use crate::store::buffers::{Buffer, Pool};
 
 /// Bytes read at once: small enough for the second-level cache, large enough to make few calls.
 const PIECE: usize = 256 << 10;
-/// Buffers that are kept for reuse: 8 MiB.
-const KEPT: usize = 32;
+static BUFFERS: Pool = Pool::new(PIECE, 32);
 
 /// A part of a body.
 #[derive(Debug)]
@@ -33,10 +35,12 @@ pub(super) enum Segment {
 
 /// A body of segments of one file.
 pub(super) struct FileBody<D> {
-    file: Arc<OpenFile>,
+    content: Content,
     segments: VecDeque<Segment>,
     remaining: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
+    /// The beginning of the first range, where it has been read to see whether it can be.
+    first: Option<Bytes>,
     /// Told of every piece; dropped when the body is.
     observer: D,
 }
@@ -45,13 +49,20 @@ pub(super) struct FileBody<D> {
 pub(super) trait Observer: Send + Unpin + 'static {
     /// So many bytes more were handed to the connection.
     fn sent(&mut self, bytes: u64);
+    /// Reading failed: the body ends here, before its end.
+    fn failed(&mut self, error: &io::Error);
 }
 
 impl<D: Observer> FileBody<D> {
-    pub(super) fn new(file: Arc<OpenFile>, segments: impl IntoIterator<Item = Segment>, observer: D) -> Self {
+    pub(super) fn new(
+        content: Content,
+        segments: impl IntoIterator<Item = Segment>,
+        first: Option<Bytes>,
+        observer: D,
+    ) -> Self {
         let segments: VecDeque<_> = segments.into_iter().filter(|segment| segment.length() > 0).collect();
         let remaining = segments.iter().map(Segment::length).sum();
-        Self { file, segments, remaining, reading: None, observer }
+        Self { content, segments, remaining, reading: None, first, observer }
     }
 
     /// Bytes that are still to come.
@@ -78,7 +89,25 @@ impl<D: Observer> FileBody<D> {
         let length = bytes.len() as u64;
         self.remaining -= length;
         self.observer.sent(length);
+        self.read_ahead();
         Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn fail(&mut self, error: io::Error) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.observer.failed(&error);
+        Poll::Ready(Some(Err(error)))
+    }
+
+    /// Has the next piece of a sealed file opened while this one is sent.
+    fn read_ahead(&mut self) {
+        if let Content::Sealed(sealed) = &self.content
+            && self.reading.is_none()
+            && let Some(Segment::File(range)) = self.segments.front()
+            && self.first.is_none()
+        {
+            let (sealed, range) = (Arc::clone(sealed), range.clone());
+            self.reading = Some(tokio::task::spawn_blocking(move || sealed.read(range)));
+        }
     }
 }
 
@@ -102,7 +131,7 @@ impl<D: Observer> Body for FileBody<D> {
             this.reading = None;
             return match read.and_then(|read| read) {
                 Ok(bytes) => this.take(bytes),
-                Err(error) => Poll::Ready(Some(Err(error))),
+                Err(error) => this.fail(error),
             };
         }
         let (offset, wanted) = match this.segments.front_mut() {
@@ -117,22 +146,31 @@ impl<D: Observer> Body for FileBody<D> {
                 (range.start, wanted)
             }
         };
-        let mut buffer = Buffer::take(wanted);
-        match this.file.read_cached(buffer.as_mut(), offset) {
-            Ok(Some(read)) => match buffer.into_bytes(read) {
+        if let Some(first) = this.first.take() {
+            return this.take(first);
+        }
+        let file = match &this.content {
+            Content::Plain(file) => Arc::clone(file),
+            Content::Sealed(_) => {
+                this.read_ahead();
+                return self.poll_frame(cx);
+            }
+        };
+        let mut buffer = BUFFERS.take(wanted);
+        match file.read_cached(buffer.as_mut(), offset) {
+            Ok(Some(read)) => match into_bytes(buffer, read) {
                 Ok(bytes) => this.take(bytes),
-                Err(error) => Poll::Ready(Some(Err(error))),
+                Err(error) => this.fail(error),
             },
             Ok(None) => {
-                let file = Arc::clone(&this.file);
                 let reading = tokio::task::spawn_blocking(move || {
                     let read = file.read_at(buffer.as_mut(), offset)?;
-                    buffer.into_bytes(read)
+                    into_bytes(buffer, read)
                 });
                 this.reading = Some(reading);
                 self.poll_frame(cx)
             }
-            Err(error) => Poll::Ready(Some(Err(error))),
+            Err(error) => this.fail(error),
         }
     }
 
@@ -145,51 +183,10 @@ impl<D: Observer> Body for FileBody<D> {
     }
 }
 
-/// A buffer, from the pool if it is a full-sized one.
-struct Buffer {
-    memory: Vec<u8>,
-    length: usize,
-}
-
-/// Kept buffers, last in first out: the last one used is the one still in the processor's cache. Short locks.
-static POOL: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
-
-impl Buffer {
-    fn take(length: usize) -> Self {
-        if length <= PIECE / 4 {
-            return Self { memory: vec![0; length], length };
-        }
-        let kept = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Self { memory: kept.unwrap_or_else(|| vec![0; PIECE]), length }
+/// The bytes that were read. None is an error: the file is shorter than it was, and the answer must not look whole.
+fn into_bytes(buffer: Buffer, read: usize) -> io::Result<Bytes> {
+    if read == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter"));
     }
-
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[..self.length]
-    }
-
-    /// The bytes that were read. None is an error: the file is shorter than it was, and the answer must not look whole.
-    fn into_bytes(mut self, read: usize) -> io::Result<Bytes> {
-        if read == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter"));
-        }
-        self.length = read;
-        Ok(Bytes::from_owner(self))
-    }
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.memory[..self.length]
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if self.memory.len() == PIECE {
-            let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-            if pool.len() < KEPT {
-                pool.push(std::mem::take(&mut self.memory));
-            }
-        }
-    }
+    Ok(buffer.into_bytes(read))
 }

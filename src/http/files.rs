@@ -23,8 +23,8 @@ use super::file_body::{FileBody, Observer, Segment};
 use super::options;
 use super::range::{self, Selection};
 use crate::app::App;
-use crate::domain::{Digest, FileName, Timestamp, parse_boolean};
-use crate::services::downloads::Download;
+use crate::domain::{Client, Digest, FileName, Timestamp, parse_boolean};
+use crate::services::downloads::{Content, Download, DownloadError, Wanted};
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
@@ -73,9 +73,14 @@ pub(super) async fn show(
 
 async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Response, ApiError> {
     let Name(filename) = &asked.name;
-    check_query(asked.uri.query().unwrap_or_default())?;
-    let download = app.downloads().open(filename.clone()).await;
-    let download = download.map_err(|error| ApiError::download(&error, filename.as_str()))?;
+    let wanted = wanted(asked.uri.query().unwrap_or_default())?;
+    let failed = |error: DownloadError| {
+        if let DownloadError::Decryption(_) = error {
+            app.downloads().record_damage(filename, asked.client.0.clone(), &error.to_string());
+        }
+        ApiError::download(&error, filename.as_str())
+    };
+    let download = app.downloads().open(filename, wanted).await.map_err(failed)?;
     let validators = validators(&download);
     let headers = headers(&download, &validators, disposition);
     let ranges = match conditional::evaluate(&asked.headers, &validators) {
@@ -84,7 +89,7 @@ async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Respo
         // RFC 9110 §14.2: ranges are for GET.
         Verdict::Send { ranges } => ranges && asked.method == Method::GET,
     };
-    let length = download.stored().size;
+    let length = download.file.size;
     let header = asked.headers.get(RANGE).filter(|_| ranges).and_then(|value| value.to_str().ok());
     let selection = range::select(header, length);
     if asked.method == Method::HEAD {
@@ -95,16 +100,18 @@ async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Respo
         Selection::Whole => (StatusCode::OK, HeaderMap::new(), vec![Segment::File(0..length)]),
         Selection::Parts(parts) => partial(parts, length, &headers),
     };
+    let first = first_piece(&download.content, &segments).await.map_err(failed)?;
     let log = Log {
+        app: app.clone(),
         filename: filename.clone(),
-        client: asked.client.0.ip,
-        agent: asked.client.0.agent,
+        client: asked.client.0,
+        failure: None,
         request: asked.id,
         begun: Instant::now(),
         bytes: 0,
         expected: 0,
     };
-    let mut body = FileBody::new(download.file, segments, log);
+    let mut body = FileBody::new(download.content, segments, first, log);
     body.expect_all();
     let length = body.remaining();
     let mut response = respond(status, headers, length, Body::new(body));
@@ -112,26 +119,50 @@ async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Respo
     Ok(response)
 }
 
-/// `decrypt` is read although nothing is sealed yet: a bad value is one all the same.
-fn check_query(query: &str) -> Result<(), ApiError> {
+/// `decrypt=false` asks for the container of a sealed file.
+fn wanted(query: &str) -> Result<Wanted, ApiError> {
+    let mut wanted = Wanted::Content;
     for (name, value) in options::pairs(query) {
         let value = value.unwrap_or_default();
         if name == "decrypt" && !value.is_empty() {
-            parse_boolean(&value)
+            let decrypt = parse_boolean(&value)
                 .map_err(|error| ApiError::bad_request("invalid_decrypt", format!("decrypt: {error}")))?;
+            wanted = if decrypt { Wanted::Content } else { Wanted::Stored };
         }
     }
-    Ok(())
+    Ok(wanted)
+}
+
+/// Opens the beginning of what is asked for of a sealed file: where it has been tampered with, the answer must be an
+/// error and not the beginning of a file.
+async fn first_piece(content: &Content, segments: &[Segment]) -> Result<Option<Bytes>, DownloadError> {
+    let Content::Sealed(sealed) = content else { return Ok(None) };
+    let first = segments.iter().find_map(|segment| match segment {
+        Segment::File(range) if !range.is_empty() => Some(range.clone()),
+        _ => None,
+    });
+    let Some(range) = first else { return Ok(None) };
+    let sealed = std::sync::Arc::clone(sealed);
+    let read = tokio::task::spawn_blocking(move || sealed.read(range)).await;
+    match read.map_err(std::io::Error::other).and_then(|read| read) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(DownloadError::Decryption(error.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The SHA-256 is the entity tag: strong, and the same after a restore from a copy. A file whose digest is not known has a
 /// weak one (RFC 9110 §8.8.1): its size and time.
 fn validators(download: &Download) -> Validators {
-    let stored = download.stored();
+    let stored = &download.file;
     let modified = stored.modified.to_system_time();
-    let etag = match &download.checksum {
-        Some(checksum) => format!("\"{checksum}\""),
-        None => {
+    let etag = match (&download.checksum, &download.container) {
+        (Some(checksum), _) => format!("\"{checksum}\""),
+        // Two containers differ in these, whatever they hold.
+        (None, Some(seal)) => format!("\"{}-{}\"", seal.nonce, seal.tag),
+        (None, None) => {
             let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
             format!("W/\"{:x}-{:x}\"", stored.size, since.as_nanos())
         }
@@ -140,7 +171,10 @@ fn validators(download: &Download) -> Validators {
 }
 
 fn headers(download: &Download, validators: &Validators, disposition: Disposition) -> HeaderMap {
-    let (media_type, safe) = media_type(&download.filename);
+    let (media_type, safe) = match download.container {
+        None => media_type(&download.filename),
+        Some(_) => ("application/octet-stream", false),
+    };
     let mut headers = HeaderMap::with_capacity(12);
     let mut put = |name: HeaderName, value: &str| {
         // None of these holds a character that a header can't.
@@ -256,13 +290,14 @@ fn partial(
 
 /// One line a download, when its body is done with.
 struct Log {
+    app: App,
     filename: FileName,
-    client: std::sync::Arc<str>,
-    agent: Box<str>,
+    client: Client,
     request: RequestId,
     begun: Instant,
     bytes: u64,
     expected: u64,
+    failure: Option<String>,
 }
 
 impl FileBody<Log> {
@@ -276,6 +311,13 @@ impl Observer for Log {
     fn sent(&mut self, bytes: u64) {
         self.bytes += bytes;
     }
+
+    fn failed(&mut self, error: &std::io::Error) {
+        if error.kind() == std::io::ErrorKind::InvalidData {
+            self.app.downloads().record_damage(&self.filename, self.client.clone(), &error.to_string());
+        }
+        self.failure = Some(error.to_string());
+    }
 }
 
 impl Drop for Log {
@@ -284,9 +326,9 @@ impl Drop for Log {
         let speed = (self.bytes as f64 / seconds.max(1e-6)) as u64;
         let milliseconds = (seconds * 1e3) as u64;
         let what = if self.bytes == self.expected { "download completed" } else { "download broken off" };
-        let (filename, bytes) = (self.filename.as_str(), self.bytes);
-        let (client, agent, request) = (&*self.client, &*self.agent, &*self.request.0);
-        tracing::info!(filename, bytes, milliseconds, speed, client, agent, request, "{what}");
+        let (filename, bytes, error) = (self.filename.as_str(), self.bytes, self.failure.as_deref());
+        let (client, agent, request) = (&*self.client.ip, &*self.client.agent, &*self.request.0);
+        tracing::info!(filename, bytes, milliseconds, speed, client, agent, error, request, "{what}");
     }
 }
 

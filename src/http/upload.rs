@@ -20,7 +20,7 @@ use super::extract::{self, Name};
 use super::multipart::{Form, MAX_OVERHEAD, MultipartError, Part};
 use super::options::UploadOptions;
 use crate::app::App;
-use crate::domain::{Client, Digest, FileName, Priority, Status, Transfer, TransferId};
+use crate::domain::{Client, Digest, FileName, Priority, Seal, Status, Transfer, TransferId};
 use crate::services::uploads::{Beginning, Ending, Upload, UploadError};
 
 /// The answer to an upload.
@@ -34,6 +34,8 @@ pub(super) struct Uploaded {
     encryption: bool,
     size: u64,
     priority: Priority,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    seal: Option<Seal>,
 }
 
 impl From<&Transfer> for Uploaded {
@@ -47,6 +49,7 @@ impl From<&Transfer> for Uploaded {
             encryption: transfer.encryption,
             size: transfer.total_bytes.unwrap_or(0),
             priority: transfer.priority,
+            seal: transfer.seal.as_deref().copied(),
         }
     }
 }
@@ -122,7 +125,7 @@ async fn read_form(
         };
         let known = options.filename.clone().or_else(|| filename.clone());
         let provisional = known.map_or_else(|| FileName::clean("unnamed"), Ok)?;
-        let running = upload.insert(context.begin(provisional, options, Expected::Form)?);
+        let running = upload.insert(context.begin(provisional, options, Expected::Form).await?);
         receive(running, part).await?;
         if running.received() == 0 && !chosen && options.filename.is_none() {
             let message = "no file was chosen in the form";
@@ -154,7 +157,7 @@ pub(super) async fn put(
     options.filename = Some(filename.clone());
     let context = Context { app: &app, headers: &parts.headers, client, id, begun: Instant::now() };
     let is_new = !app.uploads().is_taken(&filename);
-    let mut upload = context.begin(filename.clone(), &options, Expected::Body)?;
+    let mut upload = context.begin(filename.clone(), &options, Expected::Body).await?;
     if let Err(error) = receive_body(&mut upload, body, &app).await {
         return Err(context.give_up(upload, error).await);
     }
@@ -216,7 +219,7 @@ impl Context<'_> {
         }
     }
 
-    fn begin(
+    async fn begin(
         &self,
         filename: FileName,
         options: &UploadOptions,
@@ -227,14 +230,15 @@ impl Context<'_> {
             filename,
             client: options.client(&self.client),
             priority: options.priority.unwrap_or_default(),
-            encryption: options.encryption.unwrap_or(false),
+            encryption: options.encryption,
+            may_change: matches!(expected, Expected::Form) && options.encryption.is_none(),
             size: if matches!(expected, Expected::Body) { length } else { None },
             at_most: length,
         };
         // A field after the file may still give it another name: what stands under this one is then no concern.
         let condition = options.filename.as_ref().map(|_| options.condition(self.headers));
         self.app.uploads().admit(&beginning, &condition.unwrap_or_default())?;
-        Ok(self.app.uploads().begin(beginning))
+        Ok(self.app.uploads().begin(beginning).await?)
     }
 
     async fn finish(
@@ -247,7 +251,7 @@ impl Context<'_> {
             filename: filename.clone(),
             client: options.client(&self.client),
             priority: options.priority.unwrap_or_default(),
-            encryption: options.encryption.unwrap_or(false),
+            encryption: options.encryption,
             sha256: options.sha256,
             condition: options.condition(self.headers),
         };

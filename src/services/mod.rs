@@ -2,6 +2,8 @@
 
 pub mod access;
 pub mod downloads;
+pub mod keys;
 mod pipeline;
 pub mod space;
 pub mod uploads;
+pub(crate) mod writer;

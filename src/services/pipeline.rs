@@ -3,11 +3,14 @@
 //! Up to [`SMALL`] bytes wait in memory and are hashed and written by one blocking call: a thread hop costs more than
 //! they do. Beyond that, two blocking tasks run beside the receiver: one writes, one hashes, each behind a channel of
 //! [`DEPTH`] pieces. An upload that begins while others run has one task for both: the processor's cores are busy
-//! already, and handing every piece to two threads costs a tenth more of them. A full channel holds the receiver back, and by
-//! TCP the client: memory is bounded whatever the file's size. A channel that closes without [`Piece::End`] is an
-//! abort, not an end of file.
+//! already, and handing every piece to two threads costs a tenth more of them. A full channel holds the receiver back,
+//! and by TCP the client: memory is bounded whatever the file's size. A channel that closes without [`Piece::End`] is
+//! an abort, not an end of file.
+//!
+//! With a key, what is written is sealed; the SHA-256 is that of the plain content all the same.
 
-use std::io::{self, IoSlice};
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -15,32 +18,33 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::space::Space;
-use crate::domain::{Digest, StoredFile, TransferId};
-use crate::store::uploads::Staged;
-use crate::store::{Durability, Layout};
+use super::writer::{GATHER, Target, Writer, Written};
+use crate::crypto::FileKey;
+use crate::domain::Digest;
 
 /// So many bytes wait in memory before threads are put to work.
 const SMALL: usize = 256 << 10;
+/// So many where it may still turn out that they are to be sealed: they should not touch the disk before.
+const UNDECIDED: usize = 1 << 20;
 /// Pieces that may wait for the disk or the hash; hyper's pieces are at most 256 KiB.
 const DEPTH: usize = 2;
-/// At most so many pieces go to the disk in one call.
-const GATHER: usize = 4;
 
 /// Takes the bytes of one upload.
 pub(super) struct Pipeline {
     target: Target,
+    form: Form,
     state: State,
 }
 
-/// Where the bytes go.
+/// How content is stored.
 #[derive(Clone)]
-struct Target {
-    layout: Layout,
-    id: TransferId,
-    expected: u64,
-    space: Space,
-    durability: Durability,
+pub(super) enum Form {
+    /// As it is.
+    Plain,
+    /// As it is, but that may change.
+    Undecided,
+    /// In a container.
+    Sealed(Arc<FileKey>),
 }
 
 enum State {
@@ -85,23 +89,28 @@ enum Piece {
     End,
 }
 
-/// A whole, flushed upload that has no name yet.
-pub(super) struct Written {
-    pub(super) staged: Staged,
-    pub(super) file: StoredFile,
+impl Form {
+    pub(super) fn key(&self) -> Option<Arc<FileKey>> {
+        match self {
+            Self::Plain | Self::Undecided => None,
+            Self::Sealed(key) => Some(Arc::clone(key)),
+        }
+    }
 }
 
 impl Pipeline {
-    /// A pipeline for an upload of about `expected` bytes (0: not known).
-    pub(super) fn new(
-        layout: Layout,
-        id: TransferId,
-        expected: u64,
-        space: Space,
-        durability: Durability,
-    ) -> Self {
-        let target = Target { layout, id, expected, space, durability };
-        Self { target, state: State::Gathering { pieces: Vec::new(), length: 0 } }
+    /// A pipeline to `target`.
+    pub(super) const fn new(target: Target, form: Form) -> Self {
+        Self { target, form, state: State::Gathering { pieces: Vec::new(), length: 0 } }
+    }
+
+    /// Changes how the content is stored, if that can still be done: `false` if bytes are on their way already.
+    pub(super) fn decide(&mut self, form: Form) -> bool {
+        let undecided = matches!(self.state, State::Gathering { .. });
+        if undecided {
+            self.form = form;
+        }
+        undecided
     }
 
     /// Takes the next bytes; waits while there is too much underway. Not cancel-safe: after a cancelled call the upload can only be
@@ -117,11 +126,12 @@ impl Pipeline {
             State::Gathering { pieces, length } => {
                 *length += piece.len();
                 pieces.push(piece);
-                if *length <= SMALL {
+                let most = if matches!(self.form, Form::Undecided) { UNDECIDED } else { SMALL };
+                if *length <= most {
                     return Ok(());
                 }
                 let pieces = std::mem::take(pieces);
-                let mut stages = Stages::start(self.target.clone());
+                let mut stages = Stages::start(self.target.clone(), self.form.key());
                 for piece in pieces {
                     stages.send(Piece::Data(piece)).await?;
                 }
@@ -139,17 +149,18 @@ impl Pipeline {
     pub(super) async fn finish(self) -> io::Result<(Written, Digest)> {
         match self.state {
             State::Gathering { pieces, length } => {
+                // Too little to set space aside for.
+                let target = Target { expected: 0, ..self.target };
+                let key = self.form.key();
                 blocking(move || {
-                    // Too little to set space aside for.
-                    if !self.target.space.has_room_for(length as u64) {
+                    if !target.space.has_room_for(length as u64) {
                         return Err(io::ErrorKind::StorageFull.into());
                     }
-                    let mut staged = Staged::create(&self.target.layout, self.target.id, 0)?;
-                    append(&mut staged, &pieces)?;
+                    let mut writer = Writer::create(target, key)?;
+                    writer.append(&pieces)?;
                     let mut hasher = Sha256::new();
                     pieces.iter().for_each(|piece| hasher.update(piece));
-                    let file = staged.finish(0, self.target.durability)?;
-                    Ok((Written { staged, file }, Digest::new(hasher.finalize().into())))
+                    Ok((writer.finish()?, Digest::new(hasher.finalize().into())))
                 })
                 .await
             }
@@ -167,12 +178,12 @@ impl Pipeline {
 }
 
 impl Stages {
-    fn start(target: Target) -> Self {
+    fn start(target: Target, key: Option<Arc<FileKey>>) -> Self {
         let (running, others) = Running::start();
         let beside = others == 0;
+        let here = (!beside).then(Sha256::new);
         let (writer, pieces) = mpsc::channel(DEPTH);
-        let written =
-            tokio::task::spawn_blocking(move || write(&target, pieces, (!beside).then(Sha256::new)));
+        let written = tokio::task::spawn_blocking(move || write(target, key, pieces, here));
         let hasher = beside.then(|| {
             let (sender, pieces) = mpsc::channel(DEPTH);
             Hasher { pieces: sender, hashed: tokio::task::spawn_blocking(move || hash(pieces)) }
@@ -197,12 +208,12 @@ impl Stages {
 }
 
 fn write(
-    target: &Target,
+    target: Target,
+    key: Option<Arc<FileKey>>,
     mut pieces: mpsc::Receiver<Piece>,
     mut hasher: Option<Sha256>,
 ) -> io::Result<(Written, Option<Digest>)> {
-    let mut staged = Staged::create(&target.layout, target.id, 0)?;
-    target.space.reserve(&mut staged, target.expected)?;
+    let mut writer = Writer::create(target, key)?;
     let mut gathered: Vec<Bytes> = Vec::with_capacity(GATHER);
     loop {
         let mut next = pieces.blocking_recv();
@@ -223,32 +234,17 @@ fn write(
         if let Some(hasher) = &mut hasher {
             gathered.iter().for_each(|piece| hasher.update(piece));
         }
-        let length: usize = gathered.iter().map(Bytes::len).sum();
-        let end = staged.written() + length as u64;
-        target.space.reserve(&mut staged, end)?;
-        append(&mut staged, &gathered)?;
+        writer.append(&gathered)?;
         gathered.clear();
         match ended_well {
             None => {}
             Some(true) => {
-                let file = staged.finish(target.expected, target.durability)?;
                 let digest = hasher.map(|hasher| Digest::new(hasher.finalize().into()));
-                return Ok((Written { staged, file }, digest));
+                return Ok((writer.finish()?, digest));
             }
             Some(false) => return Err(ended()),
         }
     }
-}
-
-fn append(staged: &mut Staged, pieces: &[Bytes]) -> io::Result<()> {
-    for pieces in pieces.chunks(GATHER) {
-        let mut slices = [IoSlice::new(&[]); GATHER];
-        for (slice, piece) in slices.iter_mut().zip(pieces) {
-            *slice = IoSlice::new(piece);
-        }
-        staged.append(&mut slices[..pieces.len()])?;
-    }
-    Ok(())
 }
 
 /// `None`: given up.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::pipeline::Pipeline;
+use super::keys::Keys;
+use super::pipeline::{Form, Pipeline, blocking};
 use super::space::Space;
+use super::writer::{Target, Written};
 use crate::domain::{
     Change, Client, Completion, Digest, Direction, FileName, Priority, Start, Timestamp, Transfer, TransferId,
 };
@@ -19,8 +21,32 @@ pub struct Uploads {
     layout: Layout,
     status: StatusStore,
     space: Space,
+    keys: Keys,
+    sealing: Sealing,
     max_file_size: u64,
     durability: Durability,
+}
+
+/// Which files are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sealing {
+    /// Those that ask for it.
+    Optional,
+    /// All but those that ask not to be.
+    DefaultOn,
+    /// All, whatever they ask.
+    Required,
+}
+
+impl Sealing {
+    /// Whether a file is sealed that asks so, or says nothing.
+    pub fn decide(self, asked: Option<bool>) -> bool {
+        match self {
+            Self::Optional => asked.unwrap_or(false),
+            Self::DefaultOn => asked.unwrap_or(true),
+            Self::Required => true,
+        }
+    }
 }
 
 /// Why an upload was not taken. What stood under the name before stands there still.
@@ -40,9 +66,6 @@ pub enum UploadError {
         /// What came.
         actual: Digest,
     },
-    /// Sealing was asked for.
-    #[error("encryption is not available yet")]
-    EncryptionNotAvailable,
     /// What stands under the name does not meet the condition.
     #[error("what stands under the name does not meet the condition")]
     Condition(Condition),
@@ -75,8 +98,10 @@ pub struct Beginning {
     pub client: Client,
     /// How urgent it is.
     pub priority: Priority,
-    /// Whether it is to be sealed.
-    pub encryption: bool,
+    /// Whether it is to be sealed, if the client has said.
+    pub encryption: Option<bool>,
+    /// Whether the client can still say so, after the file.
+    pub may_change: bool,
     /// Bytes to come, if the client has said: the file's own size (shown as the total).
     pub size: Option<u64>,
     /// Bytes to come at most, if the client has said: space is set aside for them.
@@ -92,8 +117,8 @@ pub struct Ending {
     pub client: Client,
     /// How urgent it is.
     pub priority: Priority,
-    /// Whether it is to be sealed.
-    pub encryption: bool,
+    /// Whether it is to be sealed, if the client has said.
+    pub encryption: Option<bool>,
     /// What its content must have, if the client has said.
     pub sha256: Option<Digest>,
     /// What must stand under the name.
@@ -106,10 +131,12 @@ impl Uploads {
         layout: Layout,
         status: StatusStore,
         space: Space,
+        keys: Keys,
+        sealing: Sealing,
         max_file_size: u64,
         durability: Durability,
     ) -> Self {
-        Self { layout, status, space, max_file_size, durability }
+        Self { layout, status, space, keys, sealing, max_file_size, durability }
     }
 
     /// The most bytes that one request may bring.
@@ -120,11 +147,8 @@ impl Uploads {
     /// Looks whether an upload can be taken, before its first byte is read.
     ///
     /// # Errors
-    /// What can be known already: too large, no room, not available, a condition that can't come true.
+    /// What can be known already: too large, no room, a condition that can't come true.
     pub fn admit(&self, beginning: &Beginning, condition: &Condition) -> Result<(), UploadError> {
-        if beginning.encryption {
-            return Err(UploadError::EncryptionNotAvailable);
-        }
         if beginning.size.is_some_and(|size| size > self.max_file_size) {
             return Err(UploadError::TooLarge { limit: self.max_file_size });
         }
@@ -143,11 +167,21 @@ impl Uploads {
     /// Whether a file stands under a name now, whoever put it there. One `lstat(2)`; what counts is looked at again when
     /// a file is published.
     pub fn is_taken(&self, filename: &FileName) -> bool {
-        files::standing(&self.layout.file(filename)).is_ok_and(|file| file.is_some())
+        self.status.file(filename).is_some_and(|entry| entry.encryption)
+            || files::standing(&self.layout.file(filename)).is_ok_and(|file| file.is_some())
     }
 
-    /// Begins an upload that was admitted.
-    pub fn begin(&self, beginning: Beginning) -> Upload {
+    /// Begins an upload that was admitted. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`UploadError::Storage`]: there is no key to seal it with.
+    pub async fn begin(&self, beginning: Beginning) -> Result<Upload, UploadError> {
+        let sealed = self.sealing.decide(beginning.encryption);
+        let form = match (sealed, beginning.may_change) {
+            (true, _) => self.sealed_form().await?,
+            (false, true) => Form::Undecided,
+            (false, false) => Form::Plain,
+        };
         let id = TransferId::new();
         let filename = beginning.filename.clone();
         let expected = beginning.at_most.or(beginning.size).unwrap_or(0).min(self.max_file_size);
@@ -156,25 +190,33 @@ impl Uploads {
             filename: beginning.filename,
             direction: Direction::Upload,
             client: beginning.client,
-            encryption: beginning.encryption,
+            encryption: sealed,
             priority: beginning.priority,
             total_bytes: beginning.size,
             at: Timestamp::now(),
         }));
-        Upload {
-            pipeline: Some(Pipeline::new(
-                self.layout.clone(),
-                id,
-                expected,
-                self.space.clone(),
-                self.durability,
-            )),
+        let target = Target {
+            layout: self.layout.clone(),
+            id,
+            expected,
+            space: self.space.clone(),
+            durability: self.durability,
+        };
+        Ok(Upload {
+            pipeline: Some(Pipeline::new(target.clone(), form)),
+            target,
+            sealed,
             live: self.status.track(id, beginning.size),
             received: 0,
             filename,
             attempt: Attempt { id, status: self.status.clone(), ended: None },
             uploads: self.clone(),
-        }
+        })
+    }
+
+    async fn sealed_form(&self) -> Result<Form, UploadError> {
+        let key = self.keys.file_key().await.map_err(|error| UploadError::storage(&error))?;
+        Ok(Form::Sealed(key))
     }
 }
 
@@ -183,6 +225,9 @@ pub struct Upload {
     uploads: Uploads,
     filename: FileName,
     pipeline: Option<Pipeline>,
+    target: Target,
+    /// Whether it has been sealed so far.
+    sealed: bool,
     live: Arc<Live>,
     received: u64,
     attempt: Attempt,
@@ -258,14 +303,31 @@ impl Upload {
         result
     }
 
-    async fn publish(&mut self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {
-        if ending.encryption {
-            return Err(UploadError::EncryptionNotAvailable);
-        }
-        let Some(pipeline) = self.pipeline.take() else {
+    /// Waits until everything is written, in the form that the client has asked for at last.
+    async fn write(&mut self, ending: &Ending) -> Result<(Written, Digest), UploadError> {
+        let Some(mut pipeline) = self.pipeline.take() else {
             return Err(UploadError::Storage("the upload has ended before".into()));
         };
-        let (written, actual) = pipeline.finish().await.map_err(|error| UploadError::storage(&error))?;
+        let sealed = self.uploads.sealing.decide(ending.encryption);
+        let form = match (sealed == self.sealed, sealed) {
+            (true, _) => None,
+            (false, true) => Some(self.uploads.sealed_form().await?),
+            (false, false) => Some(Form::Plain),
+        };
+        let convert = form.filter(|form| !pipeline.decide(form.clone()));
+        let (written, digest) = pipeline.finish().await.map_err(|error| UploadError::storage(&error))?;
+        let Some(form) = convert else { return Ok((written, digest)) };
+        // Bytes were on the disk before the client said how it wants them.
+        let (target, keys) = (self.target.clone(), self.uploads.keys.clone());
+        let converted = blocking(move || {
+            let keyring = keys.make().map_err(io::Error::other)?;
+            written.convert(target, form.key(), &keyring)
+        });
+        Ok((converted.await.map_err(|error| UploadError::storage(&error))?, digest))
+    }
+
+    async fn publish(&mut self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {
+        let (written, actual) = self.write(&ending).await?;
         let refused = match ending.sha256 {
             Some(expected) if expected != actual => Some(UploadError::ChecksumMismatch { expected, actual }),
             _ => None,
@@ -273,18 +335,20 @@ impl Upload {
         let result = match refused {
             Some(refused) => Err(refused),
             None => {
-                let publish = Publish {
-                    staged: written.staged.path().to_owned(),
-                    target: self.uploads.layout.file(&ending.filename),
-                    condition: ending.condition.clone(),
-                };
+                let publish = Publish::new(
+                    &self.uploads.layout,
+                    written.staged.path(),
+                    &ending.filename,
+                    written.seal.is_some(),
+                    ending.condition.clone(),
+                );
                 let completion = Completion {
                     id: self.attempt.id,
                     at: Timestamp::now(),
                     filename: ending.filename,
                     client: ending.client,
                     priority: ending.priority,
-                    encryption: false,
+                    seal: written.seal,
                     checksum: actual,
                     file: written.file.clone(),
                 };

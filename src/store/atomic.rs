@@ -14,6 +14,27 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
+/// Creates a file for its owner's eyes alone: whole and flushed, or not at all.
+///
+/// # Errors
+/// What the system says.
+pub fn create_secret(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+    let temporary = with_suffix(path, ".tmp");
+    remove_if_there(&temporary)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&temporary)?;
+    let written = file.write_all(content).and_then(|()| durability.sync_data(&file));
+    let renamed =
+        written.and_then(|()| rename_new(&temporary, path)).and_then(|()| sync_parent(path, durability));
+    if renamed.is_err() {
+        remove_if_there(&temporary)?;
+    }
+    renamed
+}
+
 /// Replaces `path` by what `write` writes: a temporary file beside it, flushed, renamed, the directory flushed.
 /// Whoever reads `path` sees the old content or the new one, whole; so does the next start after a crash.
 ///

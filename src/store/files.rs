@@ -12,6 +12,7 @@ use crate::domain::{FileName, StoredFile};
 #[derive(Debug, Clone)]
 pub struct Files {
     directory: Arc<File>,
+    encrypted: Arc<File>,
     layout: Layout,
 }
 
@@ -28,7 +29,8 @@ impl Files {
     /// # Errors
     /// What the system says.
     pub fn new(layout: Layout) -> io::Result<Self> {
-        Ok(Self { directory: Arc::new(os::open_directory(layout.root())?), layout })
+        let open = |path: &Path| os::open_directory(path).map(Arc::new);
+        Ok(Self { directory: open(layout.root())?, encrypted: open(&layout.encrypted())?, layout })
     }
 
     /// Opens a file if that can be done without waiting for a disk; `None`: use [`Files::open`] on a blocking thread.
@@ -45,6 +47,17 @@ impl Files {
     /// `NotFound` if there is no such regular file; what else the system says.
     pub fn open(&self, name: &FileName) -> io::Result<OpenFile> {
         open_regular(&self.layout.file(name)).and_then(OpenFile::new)
+    }
+
+    /// Opens the container of a sealed file.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such regular file; what else the system says.
+    pub fn open_sealed(&self, name: &FileName) -> io::Result<OpenFile> {
+        match os::open_cached(&self.encrypted, name.as_str())? {
+            Some(file) => OpenFile::new(file),
+            None => open_regular(&self.layout.sealed(name)).and_then(OpenFile::new),
+        }
     }
 }
 
@@ -79,7 +92,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 impl OpenFile {
-    fn new(file: File) -> io::Result<Self> {
+    pub(super) fn new(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::ErrorKind::NotFound.into());
@@ -88,7 +101,12 @@ impl OpenFile {
         Ok(Self { file, stored })
     }
 
-    /// Size and time of the content.
+    /// Reads it from its start.
+    pub const fn reader(&self) -> Reader<'_> {
+        Reader { file: self, position: 0 }
+    }
+
+    /// Size and time of the file as it stands on the disk.
     pub const fn stored(&self) -> &StoredFile {
         &self.stored
     }
@@ -102,12 +120,56 @@ impl OpenFile {
         os::read_cached(&self.file, buffer, offset)
     }
 
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file is shorter; what else the system says.
+    pub fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match self.read_at(buffer, offset)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => {
+                    offset += read as u64;
+                    buffer = &mut buffer[read..];
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Reads at `offset`, maybe less than asked for; 0 at the end.
     ///
     /// # Errors
     /// What the system says.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         os::read_at(&self.file, buffer, offset)
+    }
+}
+
+/// A file that is read in order.
+#[derive(Debug)]
+pub struct Reader<'f> {
+    file: &'f OpenFile,
+    position: u64,
+}
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl io::Seek for Reader<'_> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            io::SeekFrom::Start(position) => Some(position),
+            io::SeekFrom::End(offset) => self.file.stored.size.checked_add_signed(offset),
+            io::SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
     }
 }
 

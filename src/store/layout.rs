@@ -25,6 +25,7 @@ impl Layout {
     /// What the system says.
     pub fn create(&self) -> io::Result<()> {
         create_flushed(&self.uploads())?;
+        create_flushed(&self.encrypted())?;
         create_flushed(self.status_directory())
     }
 
@@ -41,6 +42,21 @@ impl Layout {
     /// The server's own directory; no file's name can begin with a dot.
     pub fn private(&self) -> PathBuf {
         self.root.join(".sft")
+    }
+
+    /// Containers of sealed files, under the files' names.
+    pub fn encrypted(&self) -> PathBuf {
+        self.private().join("encrypted")
+    }
+
+    /// The container of a sealed file.
+    pub fn sealed(&self, name: &FileName) -> PathBuf {
+        self.encrypted().join(name.as_str())
+    }
+
+    /// The key that was made because none was set.
+    pub fn secret_key(&self) -> PathBuf {
+        self.private().join("secret.key")
     }
 
     /// Uploads in progress.

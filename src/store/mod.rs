@@ -4,11 +4,13 @@
 //! callers bring it to a blocking thread, but for what is named "cached", which never waits for a disk.
 
 pub mod atomic;
+pub(crate) mod buffers;
 pub mod files;
 mod layout;
 pub mod lock;
 pub mod os;
 pub mod recovery;
+pub mod sealed;
 pub mod status;
 pub mod uploads;
 

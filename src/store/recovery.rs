@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use super::files::Files;
+use super::sealed::{SealedError, SealedFile};
 use super::status::{CommitError, StatusStore};
 use super::{Layout, atomic, os};
+use crate::crypto::{Keyring, OpenStream};
 use crate::domain::{
-    Change, Completion, Digest, Direction, FileName, StoredFile, Timestamp, Transfer, TransferId,
+    Change, Client, Completion, Digest, Direction, FileName, Priority, Seal, Start, StoredFile, Timestamp,
+    Transfer, TransferId,
 };
 
 /// What was found and mended.
@@ -38,16 +41,26 @@ pub struct Recovered {
 ///
 /// # Errors
 /// What the system says.
-pub async fn recover(layout: &Layout, files: &Files, status: &StatusStore) -> io::Result<Recovered> {
+pub async fn recover(
+    layout: &Layout,
+    files: &Files,
+    status: &StatusStore,
+    keyring: Option<&Keyring>,
+) -> io::Result<Recovered> {
     let mut recovered = Recovered::default();
-    let Scan { files: mut on_disk, linked } = scan(layout.root())?;
+    let Scan { files: mut on_disk, mut linked } = scan(layout.root(), Form::Plain)?;
+    let Scan { files: mut containers, linked: linked_containers } = scan(&layout.encrypted(), Form::Sealed)?;
+    linked.extend(linked_containers);
     let mut running = status.running();
     running.sort_unstable_by_key(|transfer| transfer.seq);
     let (mut published, mut keep) = (Vec::new(), Vec::new());
     for transfer in running {
-        if let Some(name) = published_as(layout, &transfer, &linked)? {
-            published.push((transfer, name));
-            continue;
+        if let Some(place) = published_as(layout, &transfer, &linked)? {
+            if place.1 == Form::Plain || content(files, &place.0, keyring).is_ok() {
+                published.push((transfer, place));
+                continue;
+            }
+            tracing::error!(id = %transfer.id, filename = %place.0, "an upload was sealed under a key that is not there");
         }
         recovered.failed += 1;
         // First, as it makes room; a start that is cut short here finds the same again.
@@ -67,13 +80,17 @@ pub async fn recover(layout: &Layout, files: &Files, status: &StatusStore) -> io
         for (transfer, _) in &published {
             OpenOptions::new().write(true).open(layout.upload_data(transfer.id))?.sync_all()?;
         }
-        os::sync_directory(&os::open_directory(layout.root())?)?;
+        for directory in [layout.root(), &layout.encrypted()] {
+            os::sync_directory(&os::open_directory(directory)?)?;
+        }
     }
     // After those that failed: of a name, what stands is what is told.
-    for (transfer, name) in published {
+    for (transfer, (name, form)) in published {
         recovered.adopted += 1;
         tracing::info!(id = %transfer.id, filename = %name, "an upload that was published but not acknowledged is complete");
-        if commit(status, Change::Completed(complete(files, &transfer, name)?)).await? == Recorded::InMemory {
+        if commit(status, Change::Completed(complete(files, &transfer, name, form, keyring)?)).await?
+            == Recorded::InMemory
+        {
             // The next start must find it again.
             keep.push(layout.upload_data(transfer.id));
         }
@@ -81,9 +98,38 @@ pub async fn recover(layout: &Layout, files: &Files, status: &StatusStore) -> io
     recovered.removed += remove_leftovers(&layout.uploads(), &keep)?;
     for transfer in status.standing() {
         if transfer.encryption {
+            let container = containers.remove(&transfer.filename);
+            let plain = on_disk.get(&transfer.filename);
+            match sealed_stands(files, &transfer, container.as_ref(), keyring) {
+                Standing::Same => {}
+                Standing::Resealed(change) => _ = commit(status, change).await?,
+                // It is there, and every download says what is wrong with it.
+                Standing::Damaged(why) => {
+                    tracing::error!(filename = %transfer.filename, error = %why, "a sealed file is not what was recorded");
+                }
+                Standing::Missing => {
+                    recovered.missing.push(transfer.filename.clone());
+                    status.differs(&transfer.filename, None);
+                    continue;
+                }
+            }
+            if let Some(plain) = plain {
+                if status.was_replaced(&transfer.filename, plain) {
+                    recovered.removed += 1;
+                    atomic::remove_if_there(&layout.file(&transfer.filename))?;
+                } else {
+                    tracing::warn!(filename = %transfer.filename, "a plain file that somebody has put there is not served: the sealed one of its name is");
+                }
+                on_disk.remove(&transfer.filename);
+            }
             continue;
         }
         let found = on_disk.remove(&transfer.filename);
+        if found.is_some() && found == transfer.file && containers.remove(&transfer.filename).is_some() {
+            // It was replaced by the plain one.
+            recovered.removed += 1;
+            atomic::remove_if_there(&layout.sealed(&transfer.filename))?;
+        }
         match (&found, &transfer.file) {
             // A record of version "1.0" does not say what it stands for: its digest is not vouched for.
             (Some(_), None) => {}
@@ -95,6 +141,21 @@ pub async fn recover(layout: &Layout, files: &Files, status: &StatusStore) -> io
             (None, _) => {
                 recovered.missing.push(transfer.filename.clone());
                 status.differs(&transfer.filename, None);
+            }
+        }
+    }
+    for (name, _) in containers {
+        match adopt(files, &name, keyring) {
+            Ok(changes) => {
+                recovered.adopted += 1;
+                tracing::warn!(filename = %name, "a sealed file of which nothing was recorded is recorded now");
+                for change in changes {
+                    commit(status, change).await?;
+                }
+                on_disk.remove(&name);
+            }
+            Err(error) => {
+                tracing::error!(filename = %name, %error, "a sealed file of which nothing is recorded can't be opened");
             }
         }
     }
@@ -127,8 +188,8 @@ async fn commit(status: &StatusStore, change: Change) -> io::Result<Recorded> {
 fn published_as(
     layout: &Layout,
     transfer: &Transfer,
-    linked: &HashMap<(u64, u64), FileName>,
-) -> io::Result<Option<FileName>> {
+    linked: &HashMap<(u64, u64), (FileName, Form)>,
+) -> io::Result<Option<(FileName, Form)>> {
     if transfer.direction != Direction::Upload {
         return Ok(None);
     }
@@ -139,31 +200,118 @@ fn published_as(
     }
 }
 
-fn complete(files: &Files, transfer: &Transfer, filename: FileName) -> io::Result<Completion> {
-    let open = files.open(&filename)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    let mut offset = 0;
-    loop {
-        match open.read_at(&mut buffer, offset)? {
-            0 => break,
-            read => {
-                hasher.update(&buffer[..read]);
-                offset += read as u64;
-            }
+fn complete(
+    files: &Files,
+    transfer: &Transfer,
+    filename: FileName,
+    form: Form,
+    keyring: Option<&Keyring>,
+) -> io::Result<Completion> {
+    let (checksum, file, seal) = match form {
+        Form::Plain => {
+            let open = files.open(&filename)?;
+            (digest(open.reader())?, open.stored().clone(), None)
         }
-    }
+        Form::Sealed => content(files, &filename, keyring)?,
+    };
     Ok(Completion {
         id: transfer.id,
         at: Timestamp::now(),
         filename,
         client: transfer.client.clone(),
         priority: transfer.priority,
-        // It stands among the plain files, whatever was asked for.
-        encryption: false,
-        checksum: Digest::new(hasher.finalize().into()),
-        file: open.stored().clone(),
+        seal,
+        checksum,
+        file,
     })
+}
+
+/// What a container holds, read from end to end, and which one it is.
+fn content(
+    files: &Files,
+    filename: &FileName,
+    keyring: Option<&Keyring>,
+) -> io::Result<(Digest, StoredFile, Option<Seal>)> {
+    let keyring = keyring.ok_or_else(|| io::Error::other(SealedError::NoKey))?;
+    let open = files.open_sealed(filename)?;
+    let checksum = digest(OpenStream::new(open.reader(), keyring)?)?;
+    let modified = open.stored().modified;
+    let sealed = SealedFile::open(open, Some(keyring), None).map_err(io::Error::other)?;
+    Ok((checksum, StoredFile { size: sealed.content_length(), modified }, Some(sealed.seal())))
+}
+
+fn digest(mut from: impl Read) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(Digest::new(hasher.finalize().into())),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+/// What a recorded container is now.
+enum Standing {
+    Same,
+    /// Another one with the same content: sealing it anew was cut short before that was written down.
+    Resealed(Change),
+    Damaged(String),
+    Missing,
+}
+
+fn sealed_stands(
+    files: &Files,
+    transfer: &Transfer,
+    found: Option<&StoredFile>,
+    keyring: Option<&Keyring>,
+) -> Standing {
+    let Some(found) = found else { return Standing::Missing };
+    if transfer.file.as_ref().is_some_and(|recorded| recorded.modified == found.modified) {
+        return Standing::Same;
+    }
+    let opened = files.open_sealed(&transfer.filename).map_err(SealedError::from);
+    match opened.and_then(|file| SealedFile::open(file, keyring, transfer.seal.as_deref())) {
+        // A copy of the storage has other times.
+        Ok(_) => return Standing::Same,
+        Err(SealedError::Swapped) => {}
+        Err(error) => return Standing::Damaged(error.to_string()),
+    }
+    match content(files, &transfer.filename, keyring) {
+        Ok((checksum, file, Some(seal))) if Some(checksum) == transfer.checksum => {
+            Standing::Resealed(Change::Resealed { id: transfer.id, seal, file })
+        }
+        Ok(_) => Standing::Damaged(SealedError::Swapped.to_string()),
+        Err(error) => Standing::Damaged(error.to_string()),
+    }
+}
+
+/// The changes that record a container of which nothing is known.
+fn adopt(files: &Files, filename: &FileName, keyring: Option<&Keyring>) -> io::Result<[Change; 2]> {
+    let (checksum, file, seal) = content(files, filename, keyring)?;
+    let (id, client, priority) = (TransferId::new(), Client::new("", "", None), Priority::default());
+    let at = Timestamp::now();
+    let filename = filename.clone();
+    Ok([
+        Change::Started(Start {
+            id,
+            filename: filename.clone(),
+            direction: Direction::Upload,
+            client: client.clone(),
+            encryption: true,
+            priority,
+            total_bytes: Some(file.size),
+            at,
+        }),
+        Change::Completed(Completion { id, at, filename, client, priority, seal, checksum, file }),
+    ])
+}
+
+/// How what stands in a directory is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Sealed,
 }
 
 /// What stands in the storage directory.
@@ -172,10 +320,10 @@ struct Scan {
     /// The regular files under names that can be asked for.
     files: HashMap<FileName, StoredFile>,
     /// Those of them that have another name too, by what they are.
-    linked: HashMap<(u64, u64), FileName>,
+    linked: HashMap<(u64, u64), (FileName, Form)>,
 }
 
-fn scan(root: &Path) -> io::Result<Scan> {
+fn scan(root: &Path, form: Form) -> io::Result<Scan> {
     let mut scan = Scan::default();
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
@@ -189,7 +337,7 @@ fn scan(root: &Path) -> io::Result<Scan> {
         };
         if metadata.is_file() {
             if let Some(identity) = os::identity(&metadata) {
-                scan.linked.insert(identity, name.clone());
+                scan.linked.insert(identity, (name.clone(), form));
             }
             scan.files
                 .insert(name, StoredFile { size: metadata.len(), modified: metadata.modified()?.into() });
@@ -208,7 +356,8 @@ fn remove_leftovers(uploads: &Path, keep: &[PathBuf]) -> io::Result<usize> {
         }
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
         if name.is_some_and(|(id, kind)| {
-            id.parse::<TransferId>().is_ok() && matches!(kind, "data" | "data.publishing")
+            id.parse::<TransferId>().is_ok()
+                && matches!(kind, "data" | "data.publishing" | "data.replacement")
         }) {
             std::fs::remove_file(&path)?;
             removed += 1;

@@ -1,9 +1,10 @@
 //! Uploads in progress: data files that nobody can see until they are whole.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::path::{Path, PathBuf};
 
+use super::files::OpenFile;
 use super::{Durability, Layout, atomic, os};
 use crate::domain::{StoredFile, TransferId};
 
@@ -15,6 +16,8 @@ use crate::domain::{StoredFile, TransferId};
 pub struct Staged {
     path: PathBuf,
     file: File,
+    /// Whether the file at `path` is another one by now.
+    is_replaced: bool,
     written: u64,
     /// Bytes for which space was set aside.
     reserved: u64,
@@ -26,10 +29,42 @@ impl Staged {
     /// # Errors
     /// `StorageFull`; what else the system says.
     pub fn create(layout: &Layout, id: TransferId, expected: u64) -> io::Result<Self> {
-        let path = layout.upload_data(id);
-        let mut staged = Self { file: atomic::create_new(&path)?, path, written: 0, reserved: 0 };
+        let mut staged = Self::at(layout.upload_data(id))?;
         staged.reserve(expected)?;
         Ok(staged)
+    }
+
+    fn at(path: PathBuf) -> io::Result<Self> {
+        // Readable too: what was stored plain may have to be sealed after all.
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        Ok(Self { path, file, is_replaced: false, written: 0, reserved: 0 })
+    }
+
+    /// A new, empty data file beside this one, to hold the same content in another form.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn begin_replacement(&self) -> io::Result<Self> {
+        Self::at(atomic::with_suffix(&self.path, ".replacement"))
+    }
+
+    /// Puts this replacement in the place of the data file for which it was begun.
+    ///
+    /// # Errors
+    /// What the system says; both are removed then.
+    pub fn replace(mut self, mut replaced: Self) -> io::Result<Self> {
+        atomic::rename(&self.path, &replaced.path, Durability::Process)?;
+        replaced.is_replaced = true;
+        self.path = std::mem::take(&mut replaced.path);
+        Ok(self)
+    }
+
+    /// Opens what was appended, to be read.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(&self) -> io::Result<OpenFile> {
+        OpenFile::new(self.file.try_clone()?)
     }
 
     /// Sets space aside for `length` bytes in all.
@@ -115,7 +150,8 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.file.metadata().is_ok_and(|metadata| os::identity(&metadata).is_some()) {
+        if !self.is_replaced && !self.file.metadata().is_ok_and(|metadata| os::identity(&metadata).is_some())
+        {
             self.remove();
         }
     }

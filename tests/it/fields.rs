@@ -100,30 +100,9 @@ async fn every_spelling_of_a_boolean_is_taken() {
         app.post(Form::with_file("a.txt", DATA).field("encryption", value)).await.expect(200);
     }
     for value in ["true", "1", "yes", "on", "True", "ON"] {
-        app.post(Form::with_file("a.txt", DATA).field("encryption", value))
-            .await
-            .error(501, "not_available_yet");
+        app.post(Form::with_file("a.txt", DATA).field("encryption", value)).await.expect(200);
         app.post(Form::with_file("a.txt", DATA).field("overwrite", value)).await.expect(200);
     }
-}
-
-/// Better refused than stored in the clear.
-#[tokio::test]
-async fn encryption_is_refused_wherever_it_is_asked_for_and_nothing_is_stored() {
-    let app = TestApp::start().await;
-    let file = || Form::with_file("a.txt", DATA);
-    for answer in [
-        app.post(Form::new().field("encryption", "true").file("a.txt", DATA)).await,
-        app.post(file().field("encryption", "true")).await,
-        app.post_to("/upload?encryption=true", &[], file()).await,
-        app.post_to("/upload", &[("x-encryption", "true")], file()).await,
-        app.put("a.txt?encryption=true", DATA).await,
-        app.put_with("a.txt", &[("x-encryption", "true")], DATA).await,
-    ] {
-        answer.error(501, "not_available_yet");
-    }
-    assert!(app.names().await.is_empty());
-    app.nothing_is_left().await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ fn start(home: &Home) -> Started {
     let (store, guard, _) = StatusStore::open(&home.layout, Durability::Process, limits(1000)).unwrap();
     let files = Files::new(home.layout.clone()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let recovered = runtime.block_on(recover(&home.layout, &files, &store)).unwrap();
+    let recovered = runtime.block_on(recover(&home.layout, &files, &store, None)).unwrap();
     assert_eq!(store.running(), [], "nothing runs after a start");
     assert_eq!(std::fs::read_dir(home.layout.uploads()).unwrap().count(), 0, "and nothing is left of it");
     Started { store, recovered, _guard: guard }
@@ -28,7 +28,7 @@ fn path(home: &Home, filename: &str) -> std::path::PathBuf {
 fn publish_and_die(store: ByHand, id: TransferId, filename: &str, content: &[u8], condition: Condition) {
     let (staged, _) = store.stage(id, content);
     let publish = store.publish(&staged, filename, condition.clone());
-    atomic::publish(&publish.staged, &publish.target, condition == Condition::New).unwrap();
+    atomic::publish(publish.staged(), publish.target(), condition == Condition::New).unwrap();
     std::mem::forget(staged);
     store.kill();
 }
@@ -252,7 +252,7 @@ fn upload(home: &Home, store: &StatusStore, filename: &str, content: &[u8], cond
     let mut staged = crate::store::uploads::Staged::create(&home.layout, id, 0).unwrap();
     staged.append(&mut [std::io::IoSlice::new(content)]).unwrap();
     let file = staged.finish(0, Durability::Process).unwrap();
-    let publish = Publish { staged: staged.path().to_owned(), target: path(home, filename), condition };
+    let publish = Publish::new(&home.layout, staged.path(), &name(filename), false, condition);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let change = completed(id, filename, digest(content), file);
     runtime.block_on(store.commit(change, Some(publish))).unwrap();

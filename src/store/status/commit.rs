@@ -54,12 +54,25 @@ pub(super) struct Committer {
     pub(super) requests: Receiver<Request>,
     pub(super) journal: Journal,
     pub(super) status_path: PathBuf,
-    /// The storage directory, in which files are published.
-    pub(super) directory: File,
+    /// The directories in which files are published.
+    pub(super) directories: Directories,
     pub(super) durability: Durability,
     pub(super) snapshots: Snapshots,
     /// Held as long as anything is written.
     pub(super) _lock: Lock,
+}
+
+/// The storage directory, and that of containers.
+pub(super) struct Directories {
+    pub(super) plain: File,
+    pub(super) sealed: File,
+}
+
+/// In which of them files have taken their names.
+#[derive(Default)]
+struct Published {
+    plain: bool,
+    sealed: bool,
 }
 
 /// Changes that are committed together. No transfer and no name stands twice in it: each is decided on what those
@@ -69,6 +82,12 @@ struct Group {
     commits: Vec<Commit>,
     ids: HashSet<TransferId>,
     names: HashSet<FileName>,
+}
+
+impl Published {
+    const fn any(&self) -> bool {
+        self.plain || self.sealed
+    }
 }
 
 impl Group {
@@ -90,6 +109,8 @@ impl Group {
 struct Accepted {
     transfer: Arc<Transfer>,
     reply: Reply,
+    /// What goes now that this stands: the plain file that a sealed one replaces, or the other way round.
+    replaced: Option<PathBuf>,
 }
 
 impl Committer {
@@ -176,21 +197,24 @@ impl Committer {
     fn commit(&mut self, group: Group) {
         let mut lines = self.journal.lines();
         let mut accepted = Vec::with_capacity(group.commits.len());
-        let mut published = false;
+        let mut published = Published::default();
         let mut seq = self.seq();
         for Commit { change, publish, reply } in group.commits {
             let mark = lines.mark();
             let result = self.prepare(change, seq + 1, &mut lines).and_then(|transfer| {
-                if let Some(publish) = publish {
-                    self.publish(&publish, &transfer.filename)?;
-                    published = true;
-                }
-                Ok(transfer)
+                let Some(publish) = publish else { return Ok((transfer, None)) };
+                self.publish(&publish, &transfer.filename)?;
+                published.plain |= !publish.is_sealed;
+                published.sealed |= publish.is_sealed;
+                let recorded = self.shared.state().file(&transfer.filename);
+                // A plain file may stand there though nothing says so; a container is only ours.
+                let replaces = publish.is_sealed || recorded.is_some_and(|entry| entry.encryption);
+                Ok((transfer, replaces.then(|| publish.counterpart().to_owned())))
             });
             match result {
-                Ok(transfer) => {
+                Ok((transfer, replaced)) => {
                     seq += 1;
-                    accepted.push(Accepted { transfer, reply });
+                    accepted.push(Accepted { transfer, reply, replaced });
                 }
                 Err(error) => {
                     lines.cut(mark);
@@ -201,15 +225,20 @@ impl Committer {
         if accepted.is_empty() {
             return;
         }
-        match self.make_durable(&lines, published) {
+        match self.make_durable(&lines, &published) {
             Ok(()) => {
                 self.put(accepted.iter().map(|accepted| Arc::clone(&accepted.transfer)));
-                for Accepted { transfer, reply } in accepted {
+                for Accepted { transfer, reply, replaced } in accepted {
+                    if let Some(replaced) = replaced
+                        && let Err(error) = atomic::remove_if_there(&replaced)
+                    {
+                        tracing::warn!(%error, path = %replaced.display(), "what was replaced could not be removed");
+                    }
                     reply.send(Ok(transfer));
                 }
             }
             // Nothing was written: as if nobody had asked.
-            Err(error) if !published && !self.journal.is_broken() => {
+            Err(error) if !published.any() && !self.journal.is_broken() => {
                 for Accepted { reply, .. } in accepted {
                     reply.send(Err(CommitError::storage(error.kind().into())));
                 }
@@ -252,7 +281,7 @@ impl Committer {
             }
         }
         let new = matches!(publish.condition, Condition::New);
-        atomic::publish(&publish.staged, &publish.target, new).map_err(|error| match error.kind() {
+        atomic::publish(&publish.staged, publish.target(), new).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists if new => CommitError::Condition,
             io::ErrorKind::IsADirectory => CommitError::NameTaken,
             _ => CommitError::storage(error),
@@ -266,15 +295,19 @@ impl Committer {
         if let Some(sealed) = recorded.as_ref().filter(|entry| entry.encryption) {
             return Ok(Some(sealed.checksum));
         }
-        let found = files::standing(&publish.target).map_err(CommitError::storage)?;
+        let found = files::standing(&publish.plain).map_err(CommitError::storage)?;
         Ok(found.map(|found| {
             recorded.filter(|entry| entry.file.as_ref() == Some(&found)).and_then(|entry| entry.checksum)
         }))
     }
 
-    fn make_durable(&mut self, lines: &Lines, published: bool) -> io::Result<()> {
-        if published {
-            self.durability.sync_directory(&self.directory)?;
+    fn make_durable(&mut self, lines: &Lines, published: &Published) -> io::Result<()> {
+        for (published, directory) in
+            [(published.plain, &self.directories.plain), (published.sealed, &self.directories.sealed)]
+        {
+            if published {
+                self.durability.sync_directory(directory)?;
+            }
         }
         self.journal.append(lines)?;
         self.journal.sync()

@@ -14,7 +14,7 @@ pub(super) mod tests;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use self::commit::{Commit, Request};
 use self::state::State;
-use super::is_full;
+use super::{Layout, is_full};
 use crate::domain::progress::{self, Meter};
 use crate::domain::{Change, Digest, FileName, ImpossibleMove, StoredFile, Transfer, TransferId};
 
@@ -82,11 +82,45 @@ pub enum Condition {
 #[derive(Debug)]
 pub struct Publish {
     /// Where it is.
-    pub staged: PathBuf,
-    /// What it is to be called.
-    pub target: PathBuf,
+    staged: PathBuf,
+    /// Where the plain file of its name stands.
+    plain: PathBuf,
+    /// Where the container of its name stands.
+    sealed: PathBuf,
+    /// Whether it is a container.
+    is_sealed: bool,
     /// If.
-    pub condition: Condition,
+    condition: Condition,
+}
+
+impl Publish {
+    /// What is staged takes this name, among the plain files or the containers, under this condition.
+    pub fn new(
+        layout: &Layout,
+        staged: &Path,
+        name: &FileName,
+        is_sealed: bool,
+        condition: Condition,
+    ) -> Self {
+        let (plain, sealed) = (layout.file(name), layout.sealed(name));
+        Self { staged: staged.to_owned(), plain, sealed, is_sealed, condition }
+    }
+
+    /// Where it is.
+    #[cfg(test)]
+    pub(super) fn staged(&self) -> &Path {
+        &self.staged
+    }
+
+    /// What it is to be called.
+    pub(super) fn target(&self) -> &Path {
+        if self.is_sealed { &self.sealed } else { &self.plain }
+    }
+
+    /// What must not stand beside it.
+    fn counterpart(&self) -> &Path {
+        if self.is_sealed { &self.plain } else { &self.sealed }
+    }
 }
 
 /// Where the answer to a commit goes.
@@ -261,6 +295,11 @@ impl StatusStore {
     /// The upload that stands under each name.
     pub fn standing(&self) -> Vec<Arc<Transfer>> {
         self.shared.state().standing_names()
+    }
+
+    /// Whether this is the plain file of an upload that another one of its name has replaced.
+    pub(super) fn was_replaced(&self, name: &FileName, file: &StoredFile) -> bool {
+        self.shared.state().was_replaced(name, file)
     }
 
     /// Whether changes can be committed.

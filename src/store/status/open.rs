@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
-use super::commit::Committer;
+use super::commit::{Committer, Directories};
 use super::journal::{self, Journal};
 use super::replay::{JournalError, Replayed, replay};
 use super::schedule::Snapshots;
@@ -161,7 +161,10 @@ impl StatusStore {
             requests,
             journal,
             status_path: path.clone(),
-            directory: os::open_directory(layout.root()).map_err(io)?,
+            directories: Directories {
+                plain: os::open_directory(layout.root()).map_err(io)?,
+                sealed: os::open_directory(&layout.encrypted()).map_err(io)?,
+            },
             durability,
             snapshots: Snapshots::new(
                 found.bytes,

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::snapshot::Content;
-use crate::domain::{Digest, FileName, StoredFile, Transfer, TransferId};
+use crate::domain::{Digest, FileName, Seal, StoredFile, Transfer, TransferId};
 
 /// What stands under a name, as it is listed and served.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,8 @@ pub struct FileEntry {
     pub checksum: Option<Digest>,
     /// Whether it is sealed.
     pub encryption: bool,
+    /// In which container, if that is recorded.
+    pub seal: Option<Seal>,
 }
 
 /// What a name stands for.
@@ -213,6 +215,14 @@ impl State {
         range.filter_map(|(_, id)| self.get(*id).cloned()).collect()
     }
 
+    /// Whether an earlier upload of this name has put this plain file there.
+    pub(super) fn was_replaced(&self, name: &FileName, file: &StoredFile) -> bool {
+        let earlier = self.earlier.get(name).into_iter().flatten();
+        earlier
+            .filter(|earlier| earlier.is_stored() && !earlier.encryption)
+            .any(|earlier| earlier.file.as_ref() == Some(file))
+    }
+
     /// Every transfer that has begun and not ended.
     pub(super) fn running(&self) -> Vec<Arc<Transfer>> {
         let all = self.transfers.iter().map(|ById(transfer)| transfer);
@@ -253,9 +263,16 @@ fn entry(standing: &Arc<Transfer>) -> FileEntry {
         file: standing.file.clone(),
         checksum: standing.checksum,
         encryption: standing.encryption,
+        seal: standing.seal.as_deref().copied(),
     }
 }
 
 fn foreign_entry((name, file): (&FileName, &StoredFile)) -> FileEntry {
-    FileEntry { filename: name.clone(), file: Some(file.clone()), checksum: None, encryption: false }
+    FileEntry {
+        filename: name.clone(),
+        file: Some(file.clone()),
+        checksum: None,
+        encryption: false,
+        seal: None,
+    }
 }

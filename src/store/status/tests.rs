@@ -75,7 +75,7 @@ pub(in crate::store) fn completed(
         filename: name(filename),
         client: Client::new("192.0.2.7", "tests", Some("desk-8")),
         priority: Priority::try_from(3).unwrap(),
-        encryption: false,
+        seal: None,
         checksum,
         file,
     })
@@ -203,8 +203,7 @@ impl ByHand {
     }
 
     pub(in crate::store) fn publish(&self, staged: &Staged, filename: &str, condition: Condition) -> Publish {
-        let target = self.layout.file(&name(filename));
-        Publish { staged: staged.path().to_owned(), target, condition }
+        Publish::new(&self.layout, staged.path(), &name(filename), false, condition)
     }
 
     /// Completes an upload that has begun, maybe under another name.

@@ -95,8 +95,7 @@ fn of_two_uploads_that_want_to_be_the_first_one_is() {
             let mut staged = Staged::create(&home.layout, id, 1).unwrap();
             staged.append(&mut [IoSlice::new(&content)]).unwrap();
             let file = staged.finish(1, Durability::Power).unwrap();
-            let target = home.layout.file(&name(&filename));
-            let publish = Publish { staged: staged.path().to_owned(), target, condition: Condition::New };
+            let publish = Publish::new(&home.layout, staged.path(), &name(&filename), false, Condition::New);
             barrier.wait();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let change = completed(id, &filename, digest(&content), file);
@@ -193,8 +192,7 @@ fn one_that_is_refused_leaves_no_gap_and_the_others_alone() {
     for (index, id) in ids.iter().enumerate() {
         // The first and the third name a staged file that is not there.
         let publish = (index % 2 == 0).then(|| {
-            let target = home.layout.file(&name("x"));
-            Publish { staged: home.layout.upload_data(*id), target, condition: Condition::Any }
+            Publish::new(&home.layout, &home.layout.upload_data(*id), &name("x"), false, Condition::Any)
         });
         let (request, answer) = request(failed(*id), publish);
         requests.push(request);

@@ -205,7 +205,7 @@ fn a_server_starts_on_a_full_disk() {
     let files = crate::store::files::Files::new(disk.home.layout.clone()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let recovered =
-        runtime.block_on(crate::store::recovery::recover(&disk.home.layout, &files, &store)).unwrap();
+        runtime.block_on(crate::store::recovery::recover(&disk.home.layout, &files, &store, None)).unwrap();
     assert_eq!(recovered.failed, 2);
     // What is answered comes after what was only noted.
     assert!(runtime.block_on(store.commit(failed(TransferId::new()), None)).is_err());

@@ -1,0 +1,119 @@
+//! Sealed files, read from any place: only the segments that are touched are opened.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::buffers::Pool;
+use super::files::OpenFile;
+use crate::crypto::layout::MAX_SEGMENT_SIZE;
+use crate::crypto::{HEADER_LEN, Keyring, LANES, OpenError, Opener, SEGMENT_OVERHEAD};
+use crate::domain::{Hex16, Seal};
+
+/// The most bytes of content that are opened at once. A multiple of what is fastest with the usual segments, and no less
+/// than the largest ones.
+const PIECE: usize = LANES * (64 << 10);
+const _: () = assert!(PIECE >= MAX_SEGMENT_SIZE as usize);
+
+/// What a piece takes in a container with the usual segments.
+static BUFFERS: Pool = Pool::new(PIECE + LANES * SEGMENT_OVERHEAD, 8);
+
+/// A container whose end has been verified: it is as long as it was sealed.
+#[derive(Debug)]
+pub struct SealedFile {
+    file: OpenFile,
+    opener: Opener,
+    seal: Seal,
+}
+
+/// Why a sealed file can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SealedError {
+    /// Damaged, tampered with, or sealed under another key.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A genuine container, but not the one that is recorded under this name.
+    #[error("it is not the container that was stored under this name")]
+    Swapped,
+    /// Nothing has been sealed by this server, or its key is gone.
+    #[error("there is no key to open it with")]
+    NoKey,
+    /// It can't be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl SealedFile {
+    /// Opens a container and verifies its end; it must be the one that is `recorded`, if one is. Blocking.
+    ///
+    /// # Errors
+    /// [`SealedError`].
+    pub fn open(
+        file: OpenFile,
+        keyring: Option<&Keyring>,
+        recorded: Option<&Seal>,
+    ) -> Result<Self, SealedError> {
+        let keyring = keyring.ok_or(SealedError::NoKey)?;
+        let length = file.stored().size;
+        let mut header = [0; HEADER_LEN];
+        let header = &mut header[..HEADER_LEN.min(usize::try_from(length).unwrap_or(HEADER_LEN))];
+        file.read_exact_at(header, 0)?;
+        let opener = Opener::new(header, length, keyring)?;
+        let last = opener.layout().segment(opener.layout().segments() - 1).map_err(OpenError::from)?;
+        let mut segment = vec![0; last.sealed_len()];
+        file.read_exact_at(&mut segment, last.position)?;
+        let tag = segment.last_chunk().copied().unwrap_or_default();
+        opener.verify_end(&mut segment)?;
+        let seal = Seal { nonce: Hex16(*opener.header().file_nonce.as_bytes()), tag: Hex16(tag) };
+        // The last segment may have been sealed again under the same nonce: the tag tells them apart.
+        if recorded.is_some_and(|recorded| *recorded != seal) {
+            return Err(SealedError::Swapped);
+        }
+        Ok(Self { file, opener, seal })
+    }
+
+    /// Bytes of content.
+    pub const fn content_length(&self) -> u64 {
+        self.opener.layout().plaintext_len()
+    }
+
+    /// Which container it is.
+    pub const fn seal(&self) -> Seal {
+        self.seal
+    }
+
+    /// Whether it was sealed under the keyring's present key.
+    pub fn is_current(&self, keyring: &Keyring) -> bool {
+        self.opener.header().key_id == keyring.current_id()
+    }
+
+    /// The file of the container.
+    pub const fn file(&self) -> &OpenFile {
+        &self.file
+    }
+
+    /// Gives the file back.
+    pub fn into_file(self) -> OpenFile {
+        self.file
+    }
+
+    /// The content from `range.start` on, up to `range.end` or less: at least a byte, unless the range is empty. Blocking.
+    ///
+    /// # Errors
+    /// `InvalidData` with an [`OpenError`] in it where it has been damaged or tampered with; what else the system says.
+    pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let invalid = |error: OpenError| io::Error::new(io::ErrorKind::InvalidData, error);
+        let layout = self.opener.layout();
+        // Up to where a piece ends that begins with the segment in which this begins.
+        let into = range.start % u64::from(layout.geometry().segment_size());
+        let end = range.end.min(range.start + PIECE as u64 - into);
+        let touched = layout.touched(range.start..end).map_err(|error| invalid(error.into()))?;
+        let wanted = usize::try_from(end - range.start).unwrap_or(PIECE);
+        let sealed = usize::try_from(touched.container.end - touched.container.start).unwrap_or(usize::MAX);
+        let mut buffer = BUFFERS.take(sealed);
+        self.file.read_exact_at(buffer.as_mut(), touched.container.start)?;
+        self.opener.open_segments(touched.segments.start, buffer.as_mut()).map_err(invalid)?;
+        Ok(buffer.into_bytes(touched.skip + wanted).slice(touched.skip..))
+    }
+}
