@@ -74,13 +74,10 @@ pub(super) async fn show(
 async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Response, ApiError> {
     let Name(filename) = &asked.name;
     let wanted = wanted(asked.uri.query().unwrap_or_default())?;
-    let failed = |error: DownloadError| {
-        if let DownloadError::Decryption(_) = error {
-            app.downloads().record_damage(filename, asked.client.0.clone(), &error.to_string());
-        }
-        ApiError::download(&error, filename.as_str())
+    let download = match app.downloads().open(filename, wanted).await {
+        Ok(download) => download,
+        Err(error) => return Err(refuse(app, &asked, error).await),
     };
-    let download = app.downloads().open(filename, wanted).await.map_err(failed)?;
     let validators = validators(&download);
     let headers = headers(&download, &validators, disposition);
     let ranges = match conditional::evaluate(&asked.headers, &validators) {
@@ -100,7 +97,10 @@ async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Respo
         Selection::Whole => (StatusCode::OK, HeaderMap::new(), vec![Segment::File(0..length)]),
         Selection::Parts(parts) => partial(parts, length, &headers),
     };
-    let first = first_piece(&download.content, &segments).await.map_err(failed)?;
+    let first = match first_piece(&download.content, &segments).await {
+        Ok(first) => first,
+        Err(error) => return Err(refuse(app, &asked, error).await),
+    };
     let log = Log {
         app: app.clone(),
         filename: filename.clone(),
@@ -117,6 +117,16 @@ async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Respo
     let mut response = respond(status, headers, length, Body::new(body));
     response.headers_mut().extend(extra);
     Ok(response)
+}
+
+/// Whoever is told that a file is damaged finds it so in the status.
+async fn refuse(app: &App, asked: &Asked, error: DownloadError) -> ApiError {
+    let Name(filename) = &asked.name;
+    if let DownloadError::Decryption(_) = error {
+        app.downloads().record_damage(filename, asked.client.0.clone(), &error.to_string());
+        app.status().settled().await;
+    }
+    ApiError::download(&error, filename.as_str())
 }
 
 /// `decrypt=false` asks for the container of a sealed file.

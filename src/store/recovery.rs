@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::files::Files;
 use super::sealed::{SealedError, SealedFile};
-use super::status::{CommitError, StatusStore};
+use super::status::{CommitError, FileEntry, StatusStore};
 use super::{Layout, atomic, os};
 use crate::crypto::{Keyring, OpenStream};
 use crate::domain::{
@@ -87,6 +87,7 @@ pub async fn recover(
     // After those that failed: of a name, what stands is what is told.
     for (transfer, (name, form)) in published {
         recovered.adopted += 1;
+        remove_replaced(layout, status.file(&name), form, &mut on_disk, &mut containers)?;
         tracing::info!(id = %transfer.id, filename = %name, "an upload that was published but not acknowledged is complete");
         if commit(status, Change::Completed(complete(files, &transfer, name, form, keyring)?)).await?
             == Recorded::InMemory
@@ -99,7 +100,6 @@ pub async fn recover(
     for transfer in status.standing() {
         if transfer.encryption {
             let container = containers.remove(&transfer.filename);
-            let plain = on_disk.get(&transfer.filename);
             match sealed_stands(files, &transfer, container.as_ref(), keyring) {
                 Standing::Same => {}
                 Standing::Resealed(change) => _ = commit(status, change).await?,
@@ -113,22 +113,14 @@ pub async fn recover(
                     continue;
                 }
             }
-            if let Some(plain) = plain {
-                if status.was_replaced(&transfer.filename, plain) {
-                    recovered.removed += 1;
-                    atomic::remove_if_there(&layout.file(&transfer.filename))?;
-                } else {
-                    tracing::warn!(filename = %transfer.filename, "a plain file that somebody has put there is not served: the sealed one of its name is");
-                }
-                on_disk.remove(&transfer.filename);
+            if on_disk.remove(&transfer.filename).is_some() {
+                tracing::warn!(filename = %transfer.filename, "a plain file that somebody has put there is not served: the sealed one of its name is");
             }
             continue;
         }
         let found = on_disk.remove(&transfer.filename);
-        if found.is_some() && found == transfer.file && containers.remove(&transfer.filename).is_some() {
-            // It was replaced by the plain one.
-            recovered.removed += 1;
-            atomic::remove_if_there(&layout.sealed(&transfer.filename))?;
+        if found.is_some() && containers.remove(&transfer.filename).is_some() {
+            tracing::warn!(filename = %transfer.filename, "a container of which nothing is recorded is left alone: a plain file of its name is");
         }
         match (&found, &transfer.file) {
             // A record of version "1.0" does not say what it stands for: its digest is not vouched for.
@@ -182,6 +174,31 @@ async fn commit(status: &StatusStore, change: Change) -> io::Result<Recorded> {
         }
         Err(error) => Err(io::Error::other(error)),
     }
+}
+
+/// Removes what an upload that is adopted has replaced in the other form, and was not removed any more.
+fn remove_replaced(
+    layout: &Layout,
+    recorded: Option<FileEntry>,
+    form: Form,
+    on_disk: &mut HashMap<FileName, StoredFile>,
+    containers: &mut HashMap<FileName, StoredFile>,
+) -> io::Result<()> {
+    let Some(FileEntry { filename, file, encryption, .. }) = recorded else { return Ok(()) };
+    let path = match form {
+        Form::Sealed if !encryption && file.as_ref() == on_disk.get(&filename) => {
+            on_disk.remove(&filename);
+            layout.file(&filename)
+        }
+        Form::Plain if encryption => {
+            containers.remove(&filename);
+            layout.sealed(&filename)
+        }
+        _ => return Ok(()),
+    };
+    atomic::remove_if_there(&path)?;
+    let directory = path.parent().unwrap_or(layout.root());
+    os::sync_directory(&os::open_directory(directory)?)
 }
 
 /// Under which name the data of an upload stands.

@@ -12,6 +12,7 @@ mod concurrency;
 mod connections;
 mod crash;
 mod downloads;
+mod encryption;
 mod errors;
 mod fields;
 mod full_disk;

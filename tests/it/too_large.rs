@@ -78,7 +78,7 @@ async fn refused_for_any_reason_a_client_that_sends_everything_sees_why() {
     let length = MUCH.to_string();
     for (request, header, status, code) in [
         ("PUT /files/a.bin", ("X-API-Key", "wrong"), 403, "invalid_api_key"),
-        ("PUT /files/a.bin", ("X-Encryption", "true"), 501, "not_available_yet"),
+        ("PUT /files/a.bin", ("X-Encryption", "perhaps"), 400, "invalid_encryption"),
         ("PUT /files/a.bin", ("X-Priority", "eleven"), 400, "invalid_priority"),
         ("PUT /files/...", ("X-Priority", "1"), 400, "invalid_filename"),
         ("POST /upload", ("Content-Type", "text/plain"), 415, "unsupported_media_type"),
@@ -135,7 +135,7 @@ async fn a_client_that_asks_first_is_refused_without_being_told_to_go_on() {
     for (request, header, status, code) in [
         ("PUT /files/a.bin", ("Content-Length", "100001"), 413, "file_too_large"),
         ("PUT /files/a.bin", ("X-API-Key", "wrong"), 403, "invalid_api_key"),
-        ("PUT /files/a.bin", ("X-Encryption", "yes"), 501, "not_available_yet"),
+        ("PUT /files/a.bin", ("X-Encryption", "perhaps"), 400, "invalid_encryption"),
         ("PUT /files/there.bin", ("If-None-Match", "*"), 409, "already_exists"),
         ("PUT /files/absent.bin", ("If-Match", "*"), 412, "precondition_failed"),
         ("POST /upload", ("Content-Type", "text/plain"), 415, "unsupported_media_type"),

@@ -73,6 +73,8 @@ pub(super) struct Directories {
 struct Published {
     plain: bool,
     sealed: bool,
+    /// What goes now that they stand: plain files that sealed ones replace, and the other way round.
+    replaced: Vec<PathBuf>,
 }
 
 /// Changes that are committed together. No transfer and no name stands twice in it: each is decided on what those
@@ -109,8 +111,6 @@ impl Group {
 struct Accepted {
     transfer: Arc<Transfer>,
     reply: Reply,
-    /// What goes now that this stands: the plain file that a sealed one replaces, or the other way round.
-    replaced: Option<PathBuf>,
 }
 
 impl Committer {
@@ -202,19 +202,22 @@ impl Committer {
         for Commit { change, publish, reply } in group.commits {
             let mark = lines.mark();
             let result = self.prepare(change, seq + 1, &mut lines).and_then(|transfer| {
-                let Some(publish) = publish else { return Ok((transfer, None)) };
-                self.publish(&publish, &transfer.filename)?;
-                published.plain |= !publish.is_sealed;
-                published.sealed |= publish.is_sealed;
-                let recorded = self.shared.state().file(&transfer.filename);
-                // A plain file may stand there though nothing says so; a container is only ours.
-                let replaces = publish.is_sealed || recorded.is_some_and(|entry| entry.encryption);
-                Ok((transfer, replaces.then(|| publish.counterpart().to_owned())))
+                if let Some(publish) = publish {
+                    self.publish(&publish, &transfer.filename)?;
+                    published.plain |= !publish.is_sealed;
+                    published.sealed |= publish.is_sealed;
+                    let recorded = self.shared.state().file(&transfer.filename);
+                    // A plain file may stand there though nothing says so; a container is only ours.
+                    if publish.is_sealed || recorded.is_some_and(|entry| entry.encryption) {
+                        published.replaced.push(publish.counterpart().to_owned());
+                    }
+                }
+                Ok(transfer)
             });
             match result {
-                Ok((transfer, replaced)) => {
+                Ok(transfer) => {
                     seq += 1;
-                    accepted.push(Accepted { transfer, reply, replaced });
+                    accepted.push(Accepted { transfer, reply });
                 }
                 Err(error) => {
                     lines.cut(mark);
@@ -228,12 +231,7 @@ impl Committer {
         match self.make_durable(&lines, &published) {
             Ok(()) => {
                 self.put(accepted.iter().map(|accepted| Arc::clone(&accepted.transfer)));
-                for Accepted { transfer, reply, replaced } in accepted {
-                    if let Some(replaced) = replaced
-                        && let Err(error) = atomic::remove_if_there(&replaced)
-                    {
-                        tracing::warn!(%error, path = %replaced.display(), "what was replaced could not be removed");
-                    }
+                for Accepted { transfer, reply } in accepted {
                     reply.send(Ok(transfer));
                 }
             }
@@ -302,15 +300,32 @@ impl Committer {
     }
 
     fn make_durable(&mut self, lines: &Lines, published: &Published) -> io::Result<()> {
-        for (published, directory) in
-            [(published.plain, &self.directories.plain), (published.sealed, &self.directories.sealed)]
-        {
-            if published {
-                self.durability.sync_directory(directory)?;
+        self.sync_directories(published.plain, published.sealed)?;
+        // Before it is written down: what has its name is found by the next start, what should be gone would not be.
+        let mut removed = false;
+        for replaced in &published.replaced {
+            match std::fs::remove_file(replaced) {
+                Ok(()) => removed = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(%error, path = %replaced.display(), "what was replaced could not be removed");
+                }
             }
+        }
+        if removed {
+            self.sync_directories(true, true)?;
         }
         self.journal.append(lines)?;
         self.journal.sync()
+    }
+
+    fn sync_directories(&self, plain: bool, sealed: bool) -> io::Result<()> {
+        for (asked, directory) in [(plain, &self.directories.plain), (sealed, &self.directories.sealed)] {
+            if asked {
+                self.durability.sync_directory(directory)?;
+            }
+        }
+        Ok(())
     }
 
     fn apply(&self, change: Change, seq: u64) -> Result<Arc<Transfer>, CommitError> {

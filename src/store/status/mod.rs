@@ -297,11 +297,6 @@ impl StatusStore {
         self.shared.state().standing_names()
     }
 
-    /// Whether this is the plain file of an upload that another one of its name has replaced.
-    pub(super) fn was_replaced(&self, name: &FileName, file: &StoredFile) -> bool {
-        self.shared.state().was_replaced(name, file)
-    }
-
     /// Whether changes can be committed.
     pub fn is_usable(&self) -> bool {
         self.shared.usable.load(Ordering::Acquire)

@@ -215,14 +215,6 @@ impl State {
         range.filter_map(|(_, id)| self.get(*id).cloned()).collect()
     }
 
-    /// Whether an earlier upload of this name has put this plain file there.
-    pub(super) fn was_replaced(&self, name: &FileName, file: &StoredFile) -> bool {
-        let earlier = self.earlier.get(name).into_iter().flatten();
-        earlier
-            .filter(|earlier| earlier.is_stored() && !earlier.encryption)
-            .any(|earlier| earlier.file.as_ref() == Some(file))
-    }
-
     /// Every transfer that has begun and not ended.
     pub(super) fn running(&self) -> Vec<Arc<Transfer>> {
         let all = self.transfers.iter().map(|ById(transfer)| transfer);

@@ -22,6 +22,7 @@ pub struct Attempt {
     pub tag: String,
     pub size: u64,
     pub sha256: String,
+    pub sealed: bool,
     /// Moments are numbered in the order in which they came.
     pub began: u64,
     pub outcome: Outcome,
@@ -155,7 +156,8 @@ impl Uploader {
         let bytes = content(&tag, size as usize);
         let sha256 = sha256(&bytes);
         let name = name.trim_end_matches('.').to_owned();
-        (Attempt { name, tag, size, sha256, began: self.now(), outcome: Outcome::Unknown }, bytes)
+        let sealed = self.random.percent(40);
+        (Attempt { name, tag, size, sha256, sealed, began: self.now(), outcome: Outcome::Unknown }, bytes)
     }
 
     /// Uploads until the server is gone.
@@ -216,6 +218,7 @@ impl Uploader {
         // As long as a client's id can be: the journal is to grow.
         let id = format!("{}{}", attempt.tag, "i".repeat(240));
         let put = self.http.put(self.url(&["files", &attempt.name])).header("X-Client-ID", &id);
+        let put = if attempt.sealed { put.header("X-Encryption", "true") } else { put };
         match kind {
             Kind::Put => put.body(bytes),
             Kind::New => put.query(&[("overwrite", "false")]).body(bytes),
@@ -232,7 +235,7 @@ impl Uploader {
                 form.extend_from_slice(&bytes);
                 // A field after the file.
                 form.extend_from_slice(
-                    format!("\r\n--{boundary}\r\nContent-Disposition: form-data; name=\"priority\"\r\n\r\n7\r\n--{boundary}--\r\n")
+                    format!("\r\n--{boundary}\r\nContent-Disposition: form-data; name=\"encryption\"\r\n\r\n{}\r\n--{boundary}--\r\n", attempt.sealed)
                         .as_bytes(),
                 );
                 self.http

@@ -65,6 +65,7 @@ impl Ledger {
         let on_disk = names_on_disk(&directory.join("storage"));
         let listed = server.listing().await;
         let statuses = server.statuses().await;
+        // So a name never stands twice, plain and sealed.
         assert_eq!(
             on_disk,
             listed.keys().cloned().collect::<Vec<_>>(),
@@ -170,6 +171,7 @@ impl Server {
             if expected.size >= 32 {
                 let id = one["client_id"].as_str().expect("an id");
                 assert!(id.starts_with(&expected.tag), "{one} is told of another upload than {expected:?}");
+                assert_eq!(one["encryption"], expected.sealed, "{one}");
             }
         }
     }
@@ -180,6 +182,8 @@ fn names_on_disk(storage: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
     names.retain(|name| name != ".sft");
+    let sealed = std::fs::read_dir(storage.join(".sft/encrypted")).expect("the containers");
+    names.extend(sealed.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")));
     names.sort();
     names
 }
@@ -210,7 +214,10 @@ pub fn check_directory(directory: &Path, before: &BTreeMap<String, (u64, i64, i6
         "left over from uploads"
     );
     let in_private = names(&directory.join("storage/.sft"));
-    assert!(in_private.iter().all(|name| name == "uploads" || name == "lock"), "{in_private:?}");
+    assert!(
+        in_private.iter().all(|name| ["uploads", "encrypted", "lock"].contains(&name.as_str())),
+        "{in_private:?}"
+    );
     let segment =
         |name: &str| name.strip_prefix("status.json.journal.").is_some_and(|n| n.parse::<u64>().is_ok());
     let known = |name: &str| {

@@ -57,6 +57,7 @@ async fn campaign(durability: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let settings = [
         ("DURABILITY", durability),
+        ("ENCRYPTION_KEY", "a key for the crash test"),
         // Snapshots are written all the time: they are small, and so may the journal be.
         ("HISTORY_LIMIT", "20"),
         ("JOURNAL_SIZE", "4KiB"),
