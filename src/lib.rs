@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cli ──────► client                        main: parse, tracing, dispatch, exit code
-//! http ─► services ─► store, crypto ─► domain
+//! http ─► services ─► store ─► crypto, domain
 //! ```
 //!
 //! [`domain`] does no I/O. [`crypto`] knows bytes and keys, not files or HTTP. [`store`] is the only code that touches the

@@ -1,18 +1,17 @@
-//! Giving files: `GET|HEAD /files/{filename}`, `GET|HEAD /download/{filename}`, `GET /files`.
+//! Giving files: `GET|HEAD /files/{filename}`, `GET|HEAD /download/{filename}`.
 
 use std::time::{Duration, Instant, SystemTime};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, Method, StatusCode, Uri};
-use serde::Serialize;
 
 use super::client::RequestClient;
 use super::conditional::{self, Validators, Verdict};
@@ -23,7 +22,7 @@ use super::file_body::{FileBody, Observer, Segment};
 use super::options;
 use super::range::{self, Selection};
 use crate::app::App;
-use crate::domain::{Client, Digest, FileName, Timestamp, parse_boolean};
+use crate::domain::{Client, FileName, parse_boolean};
 use crate::services::downloads::{Content, Download, DownloadError, Wanted};
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -340,48 +339,6 @@ impl Drop for Log {
         let (client, agent, request) = (&*self.client.ip, &*self.client.agent, &*self.request.0);
         tracing::info!(filename, bytes, milliseconds, speed, client, agent, error, request, "{what}");
     }
-}
-
-/// A file in the list.
-#[derive(Serialize)]
-pub(super) struct Listed {
-    filename: FileName,
-    size: Option<u64>,
-    checksum: Option<Digest>,
-    encryption: bool,
-    modified: Option<Timestamp>,
-}
-
-/// A page of the list of files.
-#[derive(Serialize)]
-pub(super) struct Page {
-    files: Vec<Listed>,
-    total_count: usize,
-    returned_count: usize,
-    offset: usize,
-    limit: usize,
-}
-
-/// Files on a page unless another number is asked for, and at most.
-const PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1000;
-
-/// `GET /files`: by name.
-pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<Page>, ApiError> {
-    let paging = options::paging(uri.query())?;
-    let (offset, limit) = (paging.offset, paging.limit.unwrap_or(PAGE).min(LARGEST_PAGE));
-    let (files, total_count) = app.status().files(offset, limit);
-    let files: Vec<_> = files
-        .into_iter()
-        .map(|entry| Listed {
-            filename: entry.filename,
-            size: entry.file.as_ref().map(|file| file.size),
-            checksum: entry.checksum,
-            encryption: entry.encryption,
-            modified: entry.file.map(|file| file.modified),
-        })
-        .collect();
-    Ok(Json(Page { returned_count: files.len(), files, total_count, offset, limit }))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod extract;
 mod file_body;
 mod files;
 mod health;
+mod listing;
 mod multipart;
 mod options;
 mod range;
@@ -60,8 +61,8 @@ impl Routers {
 fn router(app: App) -> Router {
     Router::new()
         .route("/upload", post(upload::post))
-        .route("/files", get(files::list))
-        .route("/files/", get(files::list).put(unnamed))
+        .route("/files", get(listing::list))
+        .route("/files/", get(listing::list).put(unnamed))
         .route("/files/{filename}", get(files::show).put(upload::put))
         .route("/download/{filename}", get(files::download))
         .route("/status", get(status::all))
