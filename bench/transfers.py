@@ -34,6 +34,9 @@ class Way:
     work: Callable
 
 
+SEALED = {"sft plain": "big.bin", "sft sealed": "sealed.bin"}
+
+
 @dataclass
 class Case:
     key: str
@@ -75,6 +78,13 @@ def make_cases(bench, only):
         for key, title, source, count in [("1", one, "big", 1), ("8", many, "mid", PARALLEL)]:
             ways = [Way(n, s, partial(send, s, source, count)) for n, s, send in rivals]
             cases.append(Case(f"up-{key}", f"Upload, {title}", ways))
+    if only in (None, "sealed"):
+        ways = [Way(n, bench.process, partial(bench.download, bench.process, [f], big)) for n, f in SEALED.items()]
+        cases.append(Case("sealed-down", f"Download, {one}, ours sealed and plain", ways))
+        for key, title, source, count in [("1", one, "big", 1), ("8", many, "mid", PARALLEL)]:
+            sends = [("sft plain", bench.put), ("sft sealed", bench.put_sealed)]
+            ways = [Way(n, bench.process, partial(f, bench.process, source, count)) for n, f in sends]
+            cases.append(Case(f"sealed-up-{key}", f"Upload, {title}, ours sealed and plain", ways))
     if only in (None, "small") and bench.wrk:
         ways = [Way(n, s, partial(bench.small_requests, s)) for n, s in both.items()]
         cases.append(Case("small", "Download, 4 KiB, 16 connections kept alive", ways, "requests"))
@@ -83,7 +93,7 @@ def make_cases(bench, only):
 
 def measure(bench, case, way, number):
     """One sample: the work is done, and what the server used for it is read from /proc."""
-    if case.key.startswith("up"):
+    if "up" in case.key:
         bench.warm_memory()
     way.server.reset_peak()
     before = (way.server.cpu_seconds(), own_cpu(), machine_cpu(), time.monotonic())
@@ -112,7 +122,7 @@ def arguments():
     add("binary", nargs="?", default=REPOSITORY / "target/release/sft", type=Path)
     add("--rounds", type=int, help="the first is not counted (6, with --quick 2)")
     add("--quick", action="store_true", help="small files: shows that it works, not how fast")
-    add("--only", choices=["down", "up", "small"])
+    add("--only", choices=["down", "up", "sealed", "small"])
     add("--json", type=Path, metavar="FILE", help="write every sample and the summary there")
     add("--dir", default=tempfile.gettempdir(), help="where files go: on a disk (%(default)s)")
     add("--wrk", default="wrk", help="the wrk program (%(default)s)")

@@ -120,6 +120,9 @@ class Bench:
             put = curl(self.process, f"/files/{name}", "-T", str(self.directory / source))
             run_clients(self.process, [put])
             os.link(self.process.files / name, self.nginx.files / name)
+        put = curl(self.process, "/files/sealed.bin?encryption=true", "-T", str(self.directory / "big"))
+        run_clients(self.process, [put])
+        self.check_download(self.process, "big", "sealed.bin")
         for server in (self.nginx, self.process):
             for source, name in [*copies, ("mid", "mid-0.bin")]:
                 self.check_download(server, source, name)
@@ -145,6 +148,13 @@ class Bench:
         commands = [curl(server, f"/files/{name}", "-T", str(path)) for name in names]
         return self.upload(server, source, names, commands)
 
+    def put_sealed(self, server, source, count):
+        """The same, encrypted at rest."""
+        names = self.new_names(count)
+        path = self.directory / source
+        urls = [f"/files/{name}?encryption=true" for name in names]
+        return self.upload(server, source, names, [curl(server, url, "-T", str(path)) for url in urls])
+
     def post(self, server, source, count):
         """The same by a form."""
         names = self.new_names(count)
@@ -161,15 +171,18 @@ class Bench:
         seconds, answers = run_clients(server, commands)
         size, digest = (self.directory / source).stat().st_size, self.digests[source]
         for name, (answer, _) in zip(names, answers):
-            stored = server.files / name
-            if not stored.is_file() or stored.stat().st_size != size:
+            sealed = any("encryption=true" in part for part in commands[0])
+            stored = server.files / (f".sft/encrypted/{name}" if sealed else name)
+            if not stored.is_file() or (stored.stat().st_size != size) != sealed:
                 raise BenchError(f"{server.name}: {name} was not stored with its {size} bytes")
             if server.tells_digest and json.loads(answer).get("hash") != digest:
                 raise BenchError(f"{server.name}: {name}: another SHA-256 in the answer: {answer}")
-            way = (server.name, source, "-T" in commands[0])
+            way = (server.name, source, "-T" in commands[0], sealed)
             if way not in self.looked_at:
                 self.looked_at.add(way)
-                if sha256(stored) != digest:
+                if sealed:
+                    self.check_download(server, source, name)
+                elif sha256(stored) != digest:
                     raise BenchError(f"{server.name}: {name} was stored with another content")
             stored.unlink()
         return seconds, size * len(names)
