@@ -7,6 +7,7 @@ mod digest;
 mod file_name;
 mod priority;
 pub mod progress;
+pub mod stats;
 mod timestamp;
 mod transfer;
 

@@ -23,7 +23,8 @@ use super::file_body::{FileBody, Observer, Segment};
 use super::options;
 use super::range::{self, Selection};
 use crate::app::App;
-use crate::domain::{Digest, FileName, Timestamp, parse_boolean};
+use crate::domain::{Client, Digest, FileName, Timestamp, parse_boolean};
+use crate::events::RunningDownload;
 use crate::services::downloads::Download;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -97,15 +98,17 @@ async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Respo
     };
     let log = Log {
         filename: filename.clone(),
-        client: asked.client.0.ip,
-        agent: asked.client.0.agent,
+        client: asked.client.0,
         request: asked.id,
         begun: Instant::now(),
         bytes: 0,
         expected: 0,
+        shown: None,
     };
     let mut body = FileBody::new(download.file, segments, log);
     body.expect_all();
+    let log = body.observer_mut();
+    log.shown = app.hub().download(&log.filename, &log.client, download.checksum, log.expected);
     let length = body.remaining();
     let mut response = respond(status, headers, length, Body::new(body));
     response.headers_mut().extend(extra);
@@ -257,12 +260,13 @@ fn partial(
 /// One line a download, when its body is done with.
 struct Log {
     filename: FileName,
-    client: std::sync::Arc<str>,
-    agent: Box<str>,
+    client: Client,
     request: RequestId,
     begun: Instant,
     bytes: u64,
     expected: u64,
+    /// To whoever watches, if it is told of.
+    shown: Option<RunningDownload>,
 }
 
 impl FileBody<Log> {
@@ -275,6 +279,9 @@ impl FileBody<Log> {
 impl Observer for Log {
     fn sent(&mut self, bytes: u64) {
         self.bytes += bytes;
+        if let Some(shown) = &self.shown {
+            shown.add(bytes);
+        }
     }
 }
 
@@ -285,7 +292,7 @@ impl Drop for Log {
         let milliseconds = (seconds * 1e3) as u64;
         let what = if self.bytes == self.expected { "download completed" } else { "download broken off" };
         let (filename, bytes) = (self.filename.as_str(), self.bytes);
-        let (client, agent, request) = (&*self.client, &*self.agent, &*self.request.0);
+        let (client, agent, request) = (&*self.client.ip, &*self.client.agent, &*self.request.0);
         tracing::info!(filename, bytes, milliseconds, speed, client, agent, request, "{what}");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod downloads;
+pub mod live;
 mod pipeline;
 pub mod space;
 pub mod uploads;

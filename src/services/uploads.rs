@@ -169,7 +169,7 @@ impl Uploads {
                 self.space.clone(),
                 self.durability,
             )),
-            live: self.status.track(id, beginning.size),
+            live: self.status.track(id, beginning.size, beginning.at_most),
             received: 0,
             filename,
             attempt: Attempt { id, status: self.status.clone(), ended: None },

@@ -16,6 +16,7 @@ mod errors;
 mod fields;
 mod full_disk;
 mod idle;
+mod live;
 mod main_job;
 mod names;
 mod order_of_writes;
