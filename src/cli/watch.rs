@@ -136,7 +136,9 @@ fn is_running(data: &Value) -> bool {
 
 fn row() -> ProgressBar {
     let row = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    row.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+    row.set_style(
+        ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     row
 }
 

@@ -123,8 +123,8 @@ impl Feed {
         self.tell(transfer);
     }
 
-    /// Tells how far running transfers are, those that moved; and the counters, when it is time.
-    pub(super) fn tick(&mut self, source: &dyn Source, now: Instant) {
+    /// Tells how far running transfers are, those that moved; and the counters, when it is time. Says how many moved.
+    pub(super) fn tick(&mut self, source: &dyn Source, now: Instant) -> usize {
         let mut moved = Vec::new();
         for (id, running) in &mut self.running {
             // It is registered just after the transfer was noted.
@@ -143,14 +143,15 @@ impl Feed {
                 moved.push(Arc::clone(&running.transfer));
             }
         }
-        for transfer in moved {
-            self.tell(&transfer);
+        for transfer in &moved {
+            self.tell(transfer);
         }
         let wait = if self.completed { STATS_SOON } else { STATS };
         if self.stats_told.is_none_or(|told| now.saturating_duration_since(told) >= wait) {
             (self.stats_told, self.completed) = (Some(now), false);
             self.out.extend(Event::stats(&source.stats()).ok().map(Arc::new));
         }
+        moved.len()
     }
 
     fn tell(&mut self, transfer: &Transfer) -> Option<Arc<Event>> {

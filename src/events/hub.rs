@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::event::{Batch, Cursor};
 use super::feed::Feed;
@@ -15,8 +15,12 @@ use crate::domain::progress::Live;
 use crate::domain::stats::Stats;
 use crate::domain::{FileName, Transfer, TransferId};
 
-/// Between two looks at how far transfers are.
+/// Between two looks at how far transfers are: at least, and at most.
 const TICK: Duration = Duration::from_millis(100);
+const SLOWEST: Duration = Duration::from_secs(1);
+/// Where many watch many, progress is told more seldom: about so many times a second, over all subscribers. Beginnings and ends
+/// are told at once all the same.
+const PROGRESS_A_SECOND: u64 = 100_000;
 /// Between two batches: what changes meanwhile goes together, so that many small transfers wake subscribers seldom.
 const GATHER: Duration = Duration::from_millis(5);
 /// Batches that a slow subscriber may be behind before it misses some: with [`Batch::MOST`] events each, some 20 MiB for
@@ -123,9 +127,7 @@ impl Hub {
     ///
     /// Cancel-safe: what was not told yet is told by the next run.
     pub async fn run(&self) {
-        let mut left = None;
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut left, mut next) = (None, Instant::now());
         loop {
             if !self.is_watched() {
                 self.0.wake.notified().await;
@@ -133,10 +135,14 @@ impl Hub {
             }
             let due = tokio::select! {
                 () = self.0.wake.notified() => false,
-                _ = tick.tick() => true,
+                () = tokio::time::sleep_until(next) => true,
             };
-            self.0.tell(due);
-            if self.0.batches.receiver_count() > 0 {
+            let moved = self.0.tell(due);
+            let watching = self.0.batches.receiver_count();
+            if due {
+                next = Instant::now() + pause(moved, watching);
+            }
+            if watching > 0 {
                 left = None;
             } else if left.get_or_insert_with(Instant::now).elapsed() >= LINGER {
                 left = None;
@@ -145,6 +151,12 @@ impl Hub {
             tokio::time::sleep(GATHER).await;
         }
     }
+}
+
+/// How long until it is looked again how far transfers are.
+fn pause(moved: usize, watching: usize) -> Duration {
+    let told = (moved as u64).saturating_mul(watching as u64);
+    Duration::from_millis(told.saturating_mul(1000) / PROGRESS_A_SECOND).clamp(TICK, SLOWEST)
 }
 
 impl Inner {
@@ -171,14 +183,13 @@ impl Inner {
         }
     }
 
-    /// Sends what is to be told now; `due`: also how far transfers are.
-    fn tell(&self, due: bool) {
+    /// Sends what is to be told now; `due`: also how far transfers are. Says how many of them have moved.
+    fn tell(&self, due: bool) -> usize {
         let mut feed = lock(&self.feed);
         self.tell_changes(&mut feed);
-        if due {
-            feed.tick(self, Instant::now().into_std());
-        }
+        let moved = if due { feed.tick(self, Instant::now().into_std()) } else { 0 };
         self.send(&mut feed);
+        moved
     }
 
     /// Sends the changes that wait: what is read from the status then is hardly ahead of the stream.
@@ -257,5 +268,24 @@ impl Source for Inner {
 
     fn stats(&self) -> Stats {
         self.status.stats()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_more_seldom_where_many_watch_many() {
+        for (moved, watching, millis) in [
+            (0, 0, 100),
+            (1, 1, 100),
+            (50, 200, 100),
+            (50, 1_000, 500),
+            (50, 10_000, 1_000),
+            (usize::MAX, 2, 1_000),
+        ] {
+            assert_eq!(pause(moved, watching), Duration::from_millis(millis), "{moved} × {watching}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -26,26 +27,51 @@ const PREFACE: u64 = 24;
 /// What a connection takes up, until its stream is dropped.
 pub(super) type Place = (Option<OwnedSemaphorePermit>, TaskTrackerToken);
 
+/// Bytes that the system keeps for a subscriber who does not read. Left alone it keeps up to some MiB for each: right for a
+/// download, too much for thousands who only listen.
+const SUBSCRIBER_BUFFER: usize = 128 << 10;
+
 /// How a connection that was upgraded is cut.
 #[derive(Clone)]
 pub(super) struct Cut {
     upgraded: Arc<AtomicBool>,
+    subscriber: Arc<AtomicBool>,
     token: CancellationToken,
 }
 
 impl Cut {
     /// It is cut by this token.
     pub(super) fn by(token: CancellationToken) -> Self {
-        Self { upgraded: Arc::default(), token }
+        Self { upgraded: Arc::default(), subscriber: Arc::default(), token }
     }
 
     /// The connection is to be upgraded. To be called before the peer is told so.
     pub(super) fn upgrade(&self) {
         self.upgraded.store(true, Ordering::Release);
+        self.subscribe();
+    }
+
+    /// What is sent from now on is for somebody who listens for long.
+    pub(super) fn subscribe(&self) {
+        self.subscriber.store(true, Ordering::Release);
     }
 
     fn is_upgraded(&self) -> bool {
         self.upgraded.load(Ordering::Acquire)
+    }
+}
+
+/// A stream whose buffer in the system can be limited.
+pub(super) trait Buffered {
+    /// The system is to keep at most so many bytes that the peer has not taken.
+    fn limit_send_buffer(&self, bytes: usize);
+}
+
+impl Buffered for TcpStream {
+    fn limit_send_buffer(&self, bytes: usize) {
+        if let Err(error) = socket2::SockRef::from(self).set_send_buffer_size(bytes) {
+            tracing::debug!(%error, "SO_SNDBUF");
+        }
     }
 }
 
@@ -62,6 +88,7 @@ pub(super) struct Guarded<S> {
     /// Both halves of an upgraded stream wait for the cut, each in its own task.
     read_cut: Waiting,
     write_cut: Waiting,
+    limited: bool,
     _place: Option<Place>,
 }
 
@@ -88,7 +115,18 @@ impl<S> Guarded<S> {
     pub(super) fn new(inner: S, first: Duration, patience: Duration, cut: Cut, place: Option<Place>) -> Self {
         let first = Some(Box::pin(tokio::time::sleep(first)));
         let (read_cut, write_cut) = (Waiting::default(), Waiting::default());
-        Self { inner, first, received: 0, stalled: None, patience, cut, read_cut, write_cut, _place: place }
+        Self {
+            inner,
+            first,
+            received: 0,
+            stalled: None,
+            patience,
+            cut,
+            read_cut,
+            write_cut,
+            limited: false,
+            _place: place,
+        }
     }
 
     /// Passes on the outcome of a write: one that waits sets the clock, one that goes through stops it.
@@ -143,11 +181,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: Buffered> Guarded<S> {
+    /// Looks at what the connection has become since the last write.
+    fn before_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.limited && self.cut.subscriber.load(Ordering::Acquire) {
+            self.limited = true;
+            self.inner.limit_send_buffer(SUBSCRIBER_BUFFER);
+        }
+        self.write_cut.check(&self.cut, cx)
+    }
+}
+
+impl<S: AsyncWrite + Buffered + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        this.write_cut.check(&this.cut, cx)?;
-        let outcome = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        self.before_write(cx)?;
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.watch(cx, outcome)
     }
 
@@ -156,9 +204,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        this.write_cut.check(&this.cut, cx)?;
-        let outcome = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        self.before_write(cx)?;
+        let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
         self.watch(cx, outcome)
     }
 
@@ -180,6 +227,10 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+
+    impl Buffered for tokio::io::DuplexStream {
+        fn limit_send_buffer(&self, _: usize) {}
+    }
 
     const FIRST: Duration = Duration::from_secs(30);
     const PATIENCE: Duration = Duration::from_secs(60);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::Routers;
 use super::client::Peer;
 use super::connection::{Cut, Guarded, Place};
+use super::live;
 use crate::app::App;
 
 /// Limits of the connections.
@@ -129,6 +131,8 @@ async fn connection(
             let answer = routers.answer(request).await;
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 upgrading.upgrade();
+            } else if answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == live::sse::EVENT_STREAM) {
+                upgrading.subscribe();
             }
             Ok::<_, Infallible>(answer)
         }

@@ -20,6 +20,8 @@ use crate::events::Cursor;
 
 /// A line is sent at least so often: proxies take silence for death.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The media type.
+pub(in crate::http) const EVENT_STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What of the query is asked for.
@@ -62,7 +64,7 @@ pub(in crate::http) async fn events(
     });
     let mut response = Response::new(Body::from_stream(pieces));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx gathers answers unless it is told not to.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
