@@ -183,7 +183,7 @@ mod tests {
         };
         assert_eq!(
             line(json!({})),
-            "uploading   up   [==========          ]  50%          512 B of 1.00 KiB      1.00 MiB/s   1m30s  a\\u{1b}b"
+            "uploading   up   [==========          ]  50%         512 B of 1.00 KiB      1.00 MiB/s   1m30s  a\\u{1b}b"
         );
         assert_eq!(
             line(json!({"total_bytes": null, "progress": 0, "eta": null, "speed": 0})),
