@@ -131,7 +131,8 @@ impl SocketIo {
     async fn packet(&mut self) -> Option<String> {
         loop {
             match self.0.text().await?.as_str() {
-                "2" => self.0.send("3").await,
+                // The server may have hung up meanwhile, for what was sent before.
+                "2" => self.0.send_in_vain("3".to_owned()).await,
                 packet => return Some(packet.to_owned()),
             }
         }
