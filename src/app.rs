@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CorsOrigins, Settings};
+use crate::events::Hub;
 use crate::http::serve::Limits;
 use crate::services::access::Access;
 use crate::services::downloads::Downloads;
 use crate::services::keys::{Keys, KeysError};
+use crate::services::live;
 use crate::services::space::Space;
 use crate::services::uploads::{Sealing, Uploads};
 use crate::store::files::Files;
@@ -67,6 +70,8 @@ struct Inner {
     downloads: Downloads,
     access: Access,
     space: Space,
+    hub: Hub,
+    seats: Arc<Semaphore>,
     begun: Instant,
     stopping: CancellationToken,
 }
@@ -129,7 +134,22 @@ impl App {
         let downloads = Downloads::new(files, status.clone(), keys);
         let access = Access::new(settings.auth, settings.api_keys.iter().map(String::as_str));
         let (begun, stopping) = (Instant::now(), CancellationToken::new());
-        let inner = Inner { settings, layout, status, uploads, downloads, access, space, begun, stopping };
+        let (hub, seats) = (live::watch(&status), Arc::new(Semaphore::new(settings.max_connections)));
+        let (running, until) = (hub.clone(), stopping.clone());
+        tokio::spawn(async move { until.run_until_cancelled(running.run()).await });
+        let inner = Inner {
+            settings,
+            layout,
+            status,
+            uploads,
+            downloads,
+            access,
+            space,
+            hub,
+            seats,
+            begun,
+            stopping,
+        };
         Ok((Self(Arc::new(inner)), Held { _status: guard, _lock: lock }))
     }
 
@@ -146,6 +166,16 @@ impl App {
     /// Every transfer.
     pub fn status(&self) -> &StatusStore {
         &self.0.status
+    }
+
+    /// Events.
+    pub fn hub(&self) -> &Hub {
+        &self.0.hub
+    }
+
+    /// One for each subscriber that may be without a connection between its requests.
+    pub fn seats(&self) -> &Arc<Semaphore> {
+        &self.0.seats
     }
 
     /// Who may do what.

@@ -4,12 +4,12 @@
 //!
 //! ```text
 //! cli ──────► client                        main: parse, tracing, dispatch, exit code
-//! http ─► services ─► store ─► crypto, domain
+//! http ─► services ─► events, store ─► crypto, domain
 //! ```
 //!
 //! [`domain`] does no I/O. [`crypto`] knows bytes and keys, not files or HTTP. [`store`] is the only code that touches the
-//! storage directory. [`services`] hold the rules and know nothing of HTTP. [`http`] is thin: extract, one service call,
-//! render.
+//! storage directory. [`events`] tell whoever watches of every change. [`services`] hold the rules and know nothing of
+//! HTTP. [`http`] is thin: extract, one service call, render.
 
 pub mod app;
 pub mod cli;
@@ -17,6 +17,7 @@ pub mod client;
 pub mod config;
 pub mod crypto;
 pub mod domain;
+pub mod events;
 pub mod http;
 pub mod services;
 pub mod store;

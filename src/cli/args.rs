@@ -35,6 +35,8 @@ pub enum Command {
     Download(DownloadArgs),
     /// Show transfers and the queue, or what is known about one file.
     Status(StatusArgs),
+    /// Watch transfers while they run, until interrupted; with --json a line for each state.
+    Watch(WatchArgs),
     /// Ask the server whether it lives.
     Health(HealthArgs),
     /// Run the server.
@@ -117,6 +119,16 @@ pub struct StatusArgs {
     pub(super) client: ClientOptions,
 }
 
+/// `sft watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Only the transfers of this file
+    #[arg(value_name = "NAME")]
+    pub name: Option<FileName>,
+    #[command(flatten)]
+    pub(super) client: ClientOptions,
+}
+
 /// `sft health`
 #[derive(Debug, Args)]
 pub struct HealthArgs {
@@ -172,6 +184,7 @@ mod tests {
             "sft upload a --port 0",
             "sft upload a --chunked",
             "sft download ..",
+            "sft watch ..",
             "sft completions cobol",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

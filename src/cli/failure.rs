@@ -34,7 +34,7 @@ impl Failure {
     }
 
     /// Who reads the output has gone: there is nobody to tell.
-    fn silent() -> Self {
+    pub(super) fn silent() -> Self {
         Self { silent: true, ..Self::new("output_closed", "the output was closed") }
     }
 

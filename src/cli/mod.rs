@@ -2,7 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error. With `--json`, standard output holds exactly one JSON
 //! document, whatever happens: the answer, or `{"success": false, "error": …, "code": …}` (a file that is written to
-//! standard output takes the place; the document then goes to standard error). Exit status: 0; 1 for failure; 2 for wrong
+//! standard output takes the place; the document then goes to standard error), or, of what goes on, one a line. Exit status: 0; 1 for failure; 2 for wrong
 //! usage; 130 when interrupted.
 //!
 //! A command is a variant of [`args::Command`], an arm in [`run`] and a file of its own. One that talks to a server flattens
@@ -24,6 +24,7 @@ mod serve;
 mod session;
 mod status;
 mod upload;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,7 @@ pub fn run() -> ExitCode {
             frame.run(async |session| download::run(args, session).await)
         }
         Command::Status(args) => frame(&args.client).run(async |session| status::run(args, session).await),
+        Command::Watch(args) => frame(&args.client).run(async |session| watch::run(args, session).await),
         Command::Health(args) => frame(&args.client).run(async |session| health::run(session).await),
         Command::Serve(args) => serve::run(before.on_server(args.settings)),
         Command::Config(args) => config::run(&before.on_server(args.settings), args.json || before.json),

@@ -59,6 +59,25 @@ impl Output {
         }
     }
 
+    /// Writes one of many lines of data.
+    ///
+    /// # Errors
+    /// Also where who reads has seen enough: there is no use in going on.
+    pub(super) fn stream_line(&self, text: &str) -> Result<(), Failure> {
+        line(io::stdout().lock(), text).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::silent(),
+            _ => Failure::new("output_failed", format!("cannot write the output: {error}")),
+        })
+    }
+
+    /// Writes one of many JSON documents, in a line of its own.
+    ///
+    /// # Errors
+    /// As [`Output::stream_line`].
+    pub(super) fn json_line(&self, json: &Value) -> Result<(), Failure> {
+        self.stream_line(&json.to_string())
+    }
+
     fn write(&self, text: &str) -> Result<(), Failure> {
         let written = if self.stdout_is_taken {
             line(io::stderr().lock(), text)

@@ -30,6 +30,7 @@ mod stub;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod watch;
 
 pub use answers::{Answer, Health, PageMetadata, Queued, StatusPage, TransferStatus, Uploaded};
 pub use api::{Client, Timeouts};
@@ -39,3 +40,4 @@ pub use progress::{Event, Observer, Phase, unobserved};
 pub use retry::{Retries, Verdict, parse_retry_after};
 pub use server_url::{InvalidServer, ServerUrl};
 pub use upload::{Upload, UploadError};
+pub use watch::{Next, Told, Watch};

@@ -11,6 +11,15 @@ pub enum Change {
     Started(Start),
     /// It is done.
     Completed(Completion),
+    /// All bytes of a download were sent.
+    Sent {
+        /// Which transfer.
+        id: TransferId,
+        /// When.
+        at: Timestamp,
+        /// SHA-256 of the file, if it is known.
+        checksum: Option<Digest>,
+    },
     /// It ended with an error.
     Failed {
         /// Which transfer.
@@ -109,7 +118,10 @@ impl Change {
         match self {
             Self::Started(start) => start.id,
             Self::Completed(completion) => completion.id,
-            Self::Failed { id, .. } | Self::Resealed { id, .. } | Self::Cancelled { id, .. } => *id,
+            Self::Sent { id, .. }
+            | Self::Failed { id, .. }
+            | Self::Resealed { id, .. }
+            | Self::Cancelled { id, .. } => *id,
         }
     }
 
@@ -157,6 +169,13 @@ impl Change {
                 transfer.transferred_bytes = size;
                 transfer.total_bytes = Some(size);
                 transfer.speed = mean_speed(size, transfer.created_at, completion.at);
+            }
+            Self::Sent { at, checksum, .. } => {
+                let sent = transfer.total_bytes.unwrap_or(0);
+                transfer.status = Status::Completed;
+                transfer.checksum = checksum;
+                transfer.eta = Some(0);
+                transfer.end(at, sent);
             }
             Self::Failed { at, error, transferred_bytes, .. } => {
                 transfer.status = Status::Failed;

@@ -8,6 +8,7 @@ mod file_name;
 mod priority;
 pub mod progress;
 mod seal;
+pub mod stats;
 mod timestamp;
 mod transfer;
 

@@ -1,6 +1,9 @@
 //! How far a transfer is: percent, speed and time to go.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::Transfer;
 
 /// Whole percent of `total` that `done` is, rounded down: 100 only when all is through. 0 where the total is not known.
 pub fn percent(done: u64, total: Option<u64>) -> u8 {
@@ -71,6 +74,60 @@ impl Meter {
     }
 }
 
+/// How far a running transfer is: told by whoever moves its bytes, read by whoever shows it.
+///
+/// Every kind of transfer reports here, and only here: a body, a chunk, a part of a batch.
+#[derive(Debug)]
+pub struct Live {
+    meter: Mutex<Meter>,
+    total: Option<u64>,
+    at_most: Option<u64>,
+}
+
+impl Live {
+    /// A transfer at zero bytes. `total`: bytes there will be, if that is known; `at_most`: no more than these will come.
+    /// Where only that is known (the length of a form: its file, and some fields), percent and time to go follow it, and
+    /// the total stays unknown.
+    pub fn new(total: Option<u64>, at_most: Option<u64>, now: Instant) -> Self {
+        Self { meter: Mutex::new(Meter::new(now)), total, at_most }
+    }
+
+    /// `bytes` more are through.
+    pub fn add(&self, bytes: u64) {
+        self.add_at(bytes, Instant::now());
+    }
+
+    /// `bytes` more are through, at `now`.
+    pub fn add_at(&self, bytes: u64, now: Instant) {
+        self.meter().add(bytes, now);
+    }
+
+    /// Bytes that are through.
+    pub fn done(&self) -> u64 {
+        self.meter().done()
+    }
+
+    /// Whole percent.
+    pub fn percent(&self) -> u8 {
+        percent(self.done(), self.total.or(self.at_most))
+    }
+
+    /// Writes into a transfer how far it is at `now`.
+    pub fn show(&self, transfer: &mut Transfer, now: Instant) {
+        let total = self.total.or(self.at_most);
+        let meter = self.meter();
+        transfer.transferred_bytes = meter.done();
+        transfer.progress = percent(meter.done(), total);
+        transfer.speed = meter.speed(now);
+        transfer.eta = meter.eta(total, now);
+    }
+
+    /// A plain lock: nothing waits while it is held.
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +170,41 @@ mod tests {
         meter.add(100_000, start + Duration::from_secs(1));
         let stalled = meter.speed(start + Duration::from_secs(1) + Meter::HALF_LIFE);
         assert!((49_999..=50_000).contains(&stalled), "{stalled}");
+    }
+
+    #[test]
+    fn a_burst_is_smoothed_and_the_time_to_go_follows_the_speed() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        // 1 MB/s for ten half-lives, then ten times that for one half-life: half-way between the two.
+        for tick in 1..=200_u32 {
+            meter.add(100_000, start + Duration::from_millis(100) * tick);
+        }
+        let fast = start + Duration::from_secs(20);
+        for tick in 1..=20_u32 {
+            meter.add(1_000_000, fast + Duration::from_millis(100) * tick);
+        }
+        let now = fast + Meter::HALF_LIFE;
+        let speed = meter.speed(now);
+        assert!((5_490_000..=5_510_000).contains(&speed), "{speed}");
+        let left = 11_000_000;
+        assert_eq!(meter.eta(Some(meter.done() + left), now), Some(left.div_ceil(speed)));
+        assert_eq!(
+            meter.eta(Some(meter.done() + left), now + Meter::HALF_LIFE),
+            Some(5),
+            "it stalls: half the speed"
+        );
+    }
+
+    #[test]
+    fn where_only_a_limit_is_known_the_percent_follows_it_and_is_never_full() {
+        let start = Instant::now();
+        let live = Live::new(None, Some(1_000), start);
+        live.add_at(999, start + Duration::from_secs(1));
+        assert_eq!((live.percent(), live.done()), (99, 999));
+        let unknown = Live::new(None, None, start);
+        unknown.add_at(5_000, start + Duration::from_secs(1));
+        assert_eq!((unknown.percent(), unknown.done()), (0, 5_000));
     }
 
     #[test]

@@ -14,6 +14,9 @@ use super::{Client, Digest, FileName, Hex16, InvalidFileName, Priority, Seal, Ti
 pub struct TransferId(Uuid);
 
 impl TransferId {
+    /// After every other.
+    pub const MAX: Self = Self(Uuid::max());
+
     /// A new one.
     pub fn new() -> Self {
         Self(Uuid::now_v7())

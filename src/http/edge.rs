@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::drain::Rest;
 use super::error::{ApiError, Unrendered};
+use super::live;
 use crate::app::App;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -28,8 +29,10 @@ pub(super) async fn edge(State(app): State<App>, mut request: Request, next: Nex
     let id = request_id(request.headers());
     let head = request.method() == Method::HEAD;
     let path = request.uri().path();
-    let open = path == "/health" || path == "/ready" || request.method() == Method::OPTIONS;
-    let allowed = app.access().check(api_key(request.headers()).as_deref(), open);
+    // Socket.IO shows its key when it connects to the namespace.
+    let open = ["/health", "/ready", live::SOCKET_IO].contains(&path) || request.method() == Method::OPTIONS;
+    let key = api_key(request.headers()).or_else(|| live::query_key(request.uri()));
+    let allowed = app.access().check(key.as_deref(), open);
     let rest = Rest::default();
     if !request.body().is_end_stream() {
         let waits = request.headers().contains_key(header::EXPECT);
@@ -131,7 +134,7 @@ fn new_request_id() -> Arc<str> {
     id.into()
 }
 
-fn api_key(headers: &HeaderMap) -> Option<String> {
+pub(super) fn api_key(headers: &HeaderMap) -> Option<String> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).trim().to_owned();
     if let Some(key) = headers.get("x-api-key") {
         return Some(text(key));

@@ -23,6 +23,7 @@ use super::options;
 use super::range::{self, Selection};
 use crate::app::App;
 use crate::domain::{Client, FileName, parse_boolean};
+use crate::events::RunningDownload;
 use crate::services::downloads::{Content, Download, DownloadError, Wanted};
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -109,9 +110,12 @@ async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Respo
         begun: Instant::now(),
         bytes: 0,
         expected: 0,
+        shown: None,
     };
     let mut body = FileBody::new(download.content, segments, first, log);
     body.expect_all();
+    let log = body.observer_mut();
+    log.shown = app.hub().download(&log.filename, &log.client, download.checksum, log.expected);
     let length = body.remaining();
     let mut response = respond(status, headers, length, Body::new(body));
     response.headers_mut().extend(extra);
@@ -307,6 +311,8 @@ struct Log {
     bytes: u64,
     expected: u64,
     failure: Option<String>,
+    /// To whoever watches, if it is told of.
+    shown: Option<RunningDownload>,
 }
 
 impl FileBody<Log> {
@@ -319,6 +325,9 @@ impl FileBody<Log> {
 impl Observer for Log {
     fn sent(&mut self, bytes: u64) {
         self.bytes += bytes;
+        if let Some(shown) = &self.shown {
+            shown.add(bytes);
+        }
     }
 
     fn failed(&mut self, error: &std::io::Error) {

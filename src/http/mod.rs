@@ -12,10 +12,12 @@ mod file_body;
 mod files;
 mod health;
 mod listing;
+mod live;
 mod multipart;
 mod options;
 mod range;
 pub mod serve;
+mod stats;
 mod status;
 mod upload;
 
@@ -26,7 +28,7 @@ use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use http::{HeaderName, HeaderValue, Method, Request, header, request};
 use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -67,6 +69,10 @@ fn router(app: App) -> Router {
         .route("/download/{filename}", get(files::download))
         .route("/status", get(status::all))
         .route("/status/{filename}", get(status::one))
+        .route("/stats", get(stats::stats))
+        .route("/events", get(live::sse::events))
+        .route("/ws", any(live::websocket::upgrade))
+        .route(live::SOCKET_IO, live::socketio::route(&app))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .fallback(async || ApiError::unknown_path())

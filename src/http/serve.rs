@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::Request;
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -19,7 +20,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Routers;
 use super::client::Peer;
-use super::connection::Guarded;
+use super::connection::{Cut, Guarded, Place};
+use super::live;
 use crate::app::App;
 
 /// Limits of the connections.
@@ -37,6 +39,8 @@ pub struct Limits {
 
 /// The most bytes that hyper reads from a socket at once: large pieces make uploads fast, and there is one a connection.
 const READ_BUFFER: usize = 256 << 10;
+/// For an upgraded connection (WebSocket) to say goodbye: it has no transfer to finish.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 64;
 
@@ -51,6 +55,8 @@ pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>
     let connections = TaskTracker::new();
     // Cancelled when the grace is over.
     let end = CancellationToken::new();
+    // What was upgraded is cut sooner.
+    let cut = end.child_token();
     let mut stop = pin!(stop);
     loop {
         // Cancel-safe: a permit or connection that was not handed out is not lost.
@@ -66,10 +72,11 @@ pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>
         match accepted {
             Ok((stream, peer)) => {
                 let routers = routers.clone();
-                let (stopping, end) = (app.stopping().clone(), end.clone());
+                let (stopping, end, cut) = (app.stopping().clone(), end.clone(), cut.child_token());
+                let place = (permit, connections.token());
                 connections.spawn(async move {
-                    connection(stream, Peer(peer), routers, limits, stopping, end).await;
-                    drop(permit);
+                    let guard = (Cut::by(cut), place);
+                    connection(stream, Peer(peer), routers, limits, stopping, end, guard).await;
                 });
             }
             Err(error) => {
@@ -86,7 +93,15 @@ pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>
     if open > 0 {
         tracing::info!(connections = open, grace = ?limits.grace, "stopping: running transfers may finish");
     }
-    if tokio::time::timeout(limits.grace, connections.wait()).await.is_err() {
+    let farewell = async {
+        tokio::time::sleep(FAREWELL).await;
+        cut.cancel();
+        std::future::pending().await
+    };
+    let ended = async {
+        tokio::select! { () = connections.wait() => {}, () = farewell => {} }
+    };
+    if tokio::time::timeout(limits.grace, ended).await.is_err() {
         tracing::warn!(connections = connections.len(), "the grace is over: what still runs is ended");
         end.cancel();
         connections.wait().await;
@@ -101,16 +116,26 @@ async fn connection(
     limits: Limits,
     stopping: CancellationToken,
     end: CancellationToken,
+    (cut, place): (Cut, Place),
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
+    let upgrading = cut.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(peer);
         let request = Request::from_parts(parts, Body::new(body));
-        let routers = routers.clone();
-        async move { Ok::<_, Infallible>(routers.answer(request).await) }
+        let (routers, upgrading) = (routers.clone(), upgrading.clone());
+        async move {
+            let answer = routers.answer(request).await;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                upgrading.upgrade();
+            } else if answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == live::sse::EVENT_STREAM) {
+                upgrading.subscribe();
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -127,7 +152,7 @@ async fn connection(
         .keep_alive_timeout(limits.header)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
-    let guarded = Guarded::new(stream, limits.header, limits.idle);
+    let guarded = Guarded::new(stream, limits.header, limits.idle, cut, Some(place));
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(guarded), service));
     let result = tokio::select! {
         result = connection.as_mut() => result,

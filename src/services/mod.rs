@@ -3,6 +3,7 @@
 pub mod access;
 pub mod downloads;
 pub mod keys;
+pub mod live;
 mod pipeline;
 pub mod space;
 pub mod uploads;

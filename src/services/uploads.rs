@@ -206,7 +206,7 @@ impl Uploads {
             pipeline: Some(Pipeline::new(target.clone(), form)),
             target,
             sealed,
-            live: self.status.track(id, beginning.size),
+            live: self.status.track(id, beginning.size, beginning.at_most),
             received: 0,
             filename,
             attempt: Attempt { id, status: self.status.clone(), ended: None },

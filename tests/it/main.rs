@@ -17,6 +17,7 @@ mod errors;
 mod fields;
 mod full_disk;
 mod idle;
+mod live;
 mod main_job;
 mod names;
 mod order_of_writes;

@@ -331,20 +331,31 @@ impl Committer {
     fn apply(&self, change: Change, seq: u64) -> Result<Arc<Transfer>, CommitError> {
         let state = self.shared.state();
         let before = state.get(change.id()).map(|before| &**before);
-        Ok(Arc::new(change.apply(before, seq)?))
+        let mut transfer = change.apply(before, seq)?;
+        // How far a form's file had come is known by the length of the form alone: what was shown is not taken back.
+        if transfer.status.is_terminal()
+            && let Some(live) = self.shared.live(transfer.id)
+        {
+            transfer.progress = transfer.progress.max(live.percent());
+        }
+        Ok(Arc::new(transfer))
     }
 
     pub(super) fn seq(&self) -> u64 {
         self.shared.state().seq
     }
 
-    fn put(&self, transfers: impl IntoIterator<Item = Arc<Transfer>>) {
+    fn put(&self, transfers: impl IntoIterator<Item = Arc<Transfer>> + Clone) {
         let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-        for transfer in transfers {
+        for transfer in transfers.clone() {
             if transfer.status.is_terminal() {
                 self.shared.forget_live(transfer.id);
             }
             state.put(transfer);
+        }
+        drop(state);
+        if let Some(listener) = self.shared.listener.get() {
+            transfers.into_iter().for_each(|transfer| listener(&transfer));
         }
     }
 

@@ -1,6 +1,6 @@
 //! The StatusStore: every transfer, in memory and on disk.
 //!
-//! A change goes one way: *change → journal → memory*. What can be read here has been written down.
+//! A change goes one way: *change → journal → memory → events*. What can be read here has been written down.
 
 mod commit;
 mod journal;
@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -26,12 +26,13 @@ use tokio::sync::oneshot;
 use self::commit::{Commit, Request};
 use self::state::State;
 use super::{Layout, is_full};
-use crate::domain::progress::{self, Meter};
+use crate::domain::stats::Stats;
 use crate::domain::{Change, Digest, FileName, ImpossibleMove, StoredFile, Transfer, TransferId};
 
 pub use self::open::{Limits, OpenError, Opened};
 pub use self::replay::JournalError;
-pub use self::state::FileEntry;
+pub use self::state::{FileEntry, Place};
+pub use crate::domain::progress::Live;
 
 /// Why a change was not committed. Nothing has changed then, but where it says so.
 #[derive(Debug, thiserror::Error)]
@@ -140,43 +141,24 @@ struct Shared {
     /// How far running transfers are. Not durable.
     live: Mutex<HashMap<TransferId, Arc<Live>>>,
     usable: AtomicBool,
+    /// Told of every change that can be read, in order.
+    listener: OnceLock<Listener>,
 }
+
+/// Who is told of changes. Called by the committer: it must return at once.
+type Listener = Box<dyn Fn(&Arc<Transfer>) + Send + Sync>;
 
 impl Shared {
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn live(&self, id: TransferId) -> Option<Arc<Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
     fn forget_live(&self, id: TransferId) {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
-}
-
-/// How far a running transfer is.
-#[derive(Debug)]
-pub struct Live {
-    meter: Mutex<Meter>,
-    total: Option<u64>,
-}
-
-impl Live {
-    /// `bytes` more are through.
-    pub fn add(&self, bytes: u64) {
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner).add(bytes, Instant::now());
-    }
-
-    /// Bytes that are through.
-    pub fn done(&self) -> u64 {
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner).done()
-    }
-
-    fn show(&self, transfer: &mut Transfer) {
-        let now = Instant::now();
-        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
-        transfer.transferred_bytes = meter.done();
-        transfer.progress = progress::percent(meter.done(), self.total);
-        transfer.speed = meter.speed(now);
-        transfer.eta = meter.eta(self.total, now);
     }
 }
 
@@ -229,17 +211,49 @@ impl StatusStore {
         async { answer.await.unwrap_or(Err(CommitError::Unusable)) }
     }
 
-    /// Registers how far a transfer is, to be shown for as long as it runs.
-    pub fn track(&self, id: TransferId, total: Option<u64>) -> Arc<Live> {
-        let live = Arc::new(Live { meter: Mutex::new(Meter::new(Instant::now())), total });
+    /// Has `listener` told of every change from now on, once it can be read here, in the order of the changes. It is called
+    /// by the committer, and must return at once. The first one stays.
+    pub fn on_change(&self, listener: impl Fn(&Arc<Transfer>) + Send + Sync + 'static) {
+        _ = self.shared.listener.set(Box::new(listener));
+    }
+
+    /// Registers how far a transfer is, to be shown for as long as it runs; `total` and `at_most` as [`Live::new`] has them.
+    pub fn track(&self, id: TransferId, total: Option<u64>, at_most: Option<u64>) -> Arc<Live> {
+        let live = Arc::new(Live::new(total, at_most, Instant::now()));
         self.shared.live.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&live));
         live
     }
 
     /// How many bytes of a running transfer are through; 0 if it does not run.
     pub fn live_bytes(&self, id: TransferId) -> u64 {
-        let live = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        live.map_or(0, |live| live.done())
+        self.live(id).map_or(0, |live| live.done())
+    }
+
+    /// How far a running transfer is.
+    pub fn live(&self, id: TransferId) -> Option<Arc<Live>> {
+        self.shared.live(id)
+    }
+
+    /// The last change and, as of that moment, every transfer that has begun and not ended.
+    pub fn position(&self) -> (u64, Vec<Arc<Transfer>>) {
+        let state = self.shared.state();
+        (state.seq, state.running())
+    }
+
+    /// Transfers that changed after `since`, in the order of their names' last changes: those of up to `limit` names after
+    /// `page`, and where the next page begins (`None`: nowhere).
+    pub fn changed(
+        &self,
+        since: u64,
+        page: Option<Place>,
+        limit: usize,
+    ) -> (Vec<Arc<Transfer>>, Option<Place>) {
+        self.shared.state().changed(since, page, limit)
+    }
+
+    /// The counters. Memory: constant, but for a line for each client and each kind of file.
+    pub fn stats(&self) -> Stats {
+        self.shared.state().stats()
     }
 
     /// The transfer of this name whose state changed last, as it is now.
@@ -260,12 +274,11 @@ impl StatusStore {
         if transfer.status.is_terminal() {
             return transfer;
         }
-        let live = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner).get(&transfer.id).cloned();
-        live.map_or_else(
+        self.live(transfer.id).map_or_else(
             || Arc::clone(&transfer),
             |live| {
                 let mut now = Transfer::clone(&transfer);
-                live.show(&mut now);
+                live.show(&mut now, Instant::now());
                 Arc::new(now)
             },
         )

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
 use super::commit::{Committer, Directories};
@@ -153,6 +153,7 @@ impl StatusStore {
             state: RwLock::new(state),
             live: Mutex::new(HashMap::new()),
             usable: AtomicBool::new(true),
+            listener: OnceLock::new(),
         });
         // Not bounded by itself: each transfer that runs has at most one note and one commit in it.
         let (sender, requests) = mpsc::channel();

@@ -8,6 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::snapshot::Content;
+use crate::domain::stats::{Stats, Tally};
 use crate::domain::{Digest, FileName, Seal, StoredFile, Transfer, TransferId};
 
 /// What stands under a name, as it is listed and served.
@@ -59,7 +60,7 @@ impl PartialEq for ById {
 impl Eq for ById {}
 
 /// Last change and id: unique even where a file of version "1.0" bears no numbers.
-type Place = (u64, TransferId);
+pub type Place = (u64, TransferId);
 
 /// Every transfer that is kept. Bounded: those that run are bounded by the connections and those that stand by the
 /// files; of the others the oldest go when there are more than `history_limit`.
@@ -77,7 +78,11 @@ pub(super) struct State {
     ended: BTreeSet<Place>,
     foreign: BTreeMap<FileName, StoredFile>,
     standing: usize,
+    tally: Tally,
 }
+
+/// Of one name, so many earlier transfers are told of to whoever missed them.
+const EARLIER: usize = 256;
 
 fn place(transfer: &Transfer) -> Place {
     (transfer.seq, transfer.id)
@@ -95,6 +100,7 @@ impl State {
             ended: BTreeSet::new(),
             foreign: BTreeMap::new(),
             standing: 0,
+            tally: Tally::default(),
         }
     }
 
@@ -125,6 +131,7 @@ impl State {
     }
 
     fn attach(&mut self, transfer: Arc<Transfer>) {
+        self.tally.add(&transfer);
         self.recent.insert(place(&transfer));
         let name = match self.names.entry(transfer.filename.clone()) {
             Entry::Vacant(vacant) => vacant.insert(Name { current: Arc::clone(&transfer), standing: None }),
@@ -149,6 +156,7 @@ impl State {
     }
 
     fn detach(&mut self, transfer: &Transfer) {
+        self.tally.remove(transfer);
         self.ended.remove(&place(transfer));
         let Some(name) = self.names.get_mut(&transfer.filename) else { return };
         if name.standing.take_if(|standing| standing.id == transfer.id).is_some() {
@@ -213,6 +221,34 @@ impl State {
         let end = before.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.recent.range((Bound::Unbounded, end)).rev().take(limit);
         range.filter_map(|(_, id)| self.get(*id).cloned()).collect()
+    }
+
+    /// Transfers that changed after `since`: those of up to `limit` names whose last change is after `page`, and the place of
+    /// the last of these names, if there may be more.
+    pub(super) fn changed(
+        &self,
+        since: u64,
+        page: Option<Place>,
+        limit: usize,
+    ) -> (Vec<Arc<Transfer>>, Option<Place>) {
+        let begin = page.unwrap_or((since, TransferId::MAX));
+        let names = self.recent.range((Bound::Excluded(begin), Bound::Unbounded)).take(limit);
+        let (mut found, mut last, mut count) = (Vec::new(), None, 0);
+        for (_, id) in names {
+            let Some(current) = self.get(*id) else { continue };
+            if let Some(earlier) = self.earlier.get(&current.filename) {
+                let missed = earlier.iter().rev().take(EARLIER).take_while(|earlier| earlier.seq > since);
+                found.extend(missed.collect::<Vec<_>>().into_iter().rev().cloned());
+            }
+            found.push(Arc::clone(current));
+            (last, count) = (Some(place(current)), count + 1);
+        }
+        (found, last.filter(|_| count == limit))
+    }
+
+    /// The counters.
+    pub(super) fn stats(&self) -> Stats {
+        self.tally.stats()
     }
 
     /// Every transfer that has begun and not ended.

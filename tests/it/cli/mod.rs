@@ -296,3 +296,75 @@ async fn an_interrupted_download_says_so_and_can_be_continued() {
     assert!(resumed["resumed_from"].as_u64().unwrap() > 0);
     assert_eq!(home.read("b").unwrap(), bytes);
 }
+
+/// What `sft watch` writes, line by line, until it is dropped.
+struct Watching {
+    child: std::process::Child,
+    lines: tokio::sync::mpsc::UnboundedReceiver<String>,
+}
+
+impl Watching {
+    fn start(home: &Home, server: std::net::SocketAddr, arguments: &[&str]) -> Self {
+        use std::io::BufRead as _;
+        let mut child = home.command(server, arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = tokio::sync::mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                _ = sender.send(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    async fn until(&mut self, is_so: impl Fn(&str) -> bool) -> String {
+        loop {
+            let line = tokio::time::timeout(crate::support::FOR_EVER, self.lines.recv()).await;
+            let line = line.expect("nothing is written").expect("it ended");
+            if is_so(&line) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn what_goes_on_is_watched() {
+    let app = TestApp::start().await;
+    let home = Home::new();
+    app.put("before.txt", "1").await.expect(201);
+    let mut json = Watching::start(&home, app.address, &["watch", "--json"]);
+    json.until(|line| line.contains("before.txt")).await;
+    let mut text = Watching::start(&home, app.address, &["watch"]);
+    // Connected once something new is seen.
+    let mut count = 0;
+    let seen = async {
+        text.until(|line| line.starts_with("completed") && line.contains(" seen-")).await;
+    };
+    let busy = async {
+        loop {
+            count += 1;
+            app.put(&format!("seen-{count}.txt"), "2").await;
+        }
+    };
+    tokio::select! { () = seen => {}, () = busy => {} }
+    app.put_with(
+        "bad.txt",
+        &[("Repr-Digest", "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:")],
+        "3",
+    )
+    .await;
+    let line = json.until(|line| line.contains("bad.txt") && !line.contains("uploading")).await;
+    let update: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&update["status"], &update["direction"]), (&"failed".into(), &"upload".into()));
+    let line = text.until(|line| line.contains("bad.txt")).await;
+    assert!(line.starts_with("failed") && line.contains("SHA-256"), "{line}");
+    home.sft(app.address, &["watch", "--server", "127.0.0.1:1"]).await.failed(1);
+}

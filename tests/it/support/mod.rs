@@ -3,6 +3,7 @@
 mod answer;
 pub mod disk;
 mod form;
+pub mod live;
 pub mod process;
 pub mod random;
 mod raw;

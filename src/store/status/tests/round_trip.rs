@@ -165,7 +165,7 @@ fn a_running_store_takes_changes_and_keeps_them() {
     let unknown = runtime.block_on(store.commit(failed(TransferId::new()), None)).unwrap_err();
     assert!(matches!(unknown, CommitError::Impossible(_)), "{unknown}");
     assert_eq!(store.running().len(), 1);
-    let live = store.track(id, Some(8));
+    let live = store.track(id, Some(8), None);
     live.add(2);
     assert_eq!(store.current(&name("a")).unwrap().progress, 25);
     let done = runtime.block_on(store.commit(failed(id), None)).unwrap();
