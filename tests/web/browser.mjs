@@ -1,5 +1,5 @@
 // The frontend in a real browser, from another origin. Usage: node browser.mjs SFT [SCREENSHOTS]
-// Chromium: the one in CHROMIUM, or `chromium` on the path. With ENCRYPTION=true the file is sealed too.
+// Chromium: the one in CHROMIUM, or `chromium` on the path. With SEALED=true the file is sealed at rest.
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ import { run, startServer } from "./server.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const shots = resolve(process.argv[3] ?? join(here, "../../target/screenshots"));
-const encrypt = process.env.ENCRYPTION === "true";
+const encrypt = process.env.SEALED === "true";
 await mkdir(shots, { recursive: true });
 const work = await mkdtemp(join(tmpdir(), "sft-browser-"));
 
