@@ -126,6 +126,8 @@ await run({
     const name = encodeURIComponent("Grüße aus Köln.bin");
     const back = Buffer.from(await (await fetch(`${server.url}/download/${name}`)).arrayBuffer());
     assert.ok(back.equals(content));
+    const told = await (await fetch(`${server.url}/status/${name}`)).json();
+    assert.equal(told.encryption, encrypt);
   },
   "nothing was complained of": async () => assert.deepEqual(complaints, []),
   "a file that is too large is refused in words": async () => {
