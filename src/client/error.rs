@@ -162,6 +162,8 @@ impl Retryable for Error {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Broken { .. } => {
                 Verdict::Again { after: None }
             }
+            // Damage does not pass.
+            Self::Refused(refusal) if refusal.is("decryption_failed") => Verdict::Final,
             Self::Refused(refusal) => verdict_on(refusal.status, refusal.retry_after),
         }
     }

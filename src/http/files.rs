@@ -332,7 +332,8 @@ impl Observer for Log {
 
     fn failed(&mut self, error: &std::io::Error) {
         if error.kind() == std::io::ErrorKind::InvalidData {
-            self.app.downloads().record_damage(&self.filename, self.client.clone(), &error.to_string());
+            let why = DownloadError::Decryption(error.to_string()).to_string();
+            self.app.downloads().record_damage(&self.filename, self.client.clone(), &why);
         }
         self.failure = Some(error.to_string());
     }
