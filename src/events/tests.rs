@@ -208,6 +208,36 @@ fn what_lies_before_the_beginning_is_not_told_again_and_what_ended_does_not_move
     );
 }
 
+/// That a download found a damaged file is written down, and has a number like every change of the status.
+#[test]
+fn a_download_that_is_in_the_journal_is_told_of_once_and_in_order() {
+    let (fake, start) = (Fake::default(), Instant::now());
+    let mut feed = stream(&fake, start);
+    let (upload, _) = fake.start("a", None, start);
+    let download = Start {
+        id: TransferId::new(),
+        filename: upload.filename.clone(),
+        direction: Direction::Download,
+        client: Client::default(),
+        encryption: true,
+        priority: Priority::default(),
+        total_bytes: None,
+        at: Timestamp::now(),
+    };
+    let id = download.id;
+    let started = fake.apply(Change::Started(download));
+    let failed = Change::Failed { id, at: Timestamp::now(), error: "damaged".into(), transferred_bytes: 0 };
+    let failed = fake.apply(failed);
+    for change in [&upload, &started, &failed, &failed, &started] {
+        feed.change(Arc::clone(change), &fake, start);
+    }
+    assert_eq!(
+        told(&mut feed).iter().map(|event| event["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    assert_eq!(feed.cursor(), Cursor { seq: 3, downloads: 0, run: 1 });
+}
+
 #[test]
 fn the_counters_are_told_every_five_seconds_and_soon_after_something_ended() {
     let (fake, start) = (Fake::default(), Instant::now());
