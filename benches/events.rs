@@ -375,13 +375,7 @@ fn stalled(kind: Kind, count: usize) {
             while second.elapsed() < Duration::from_secs(2) {
                 while uploads.len() < UPLOADS {
                     uploaded += 1;
-                    uploads.spawn(upload(
-                        server.address,
-                        format!("small-{}.bin", uploaded % 5000),
-                        1,
-                        false,
-                        || (),
-                    ));
+                    uploads.spawn(upload(server.address, format!("small-{uploaded}.bin"), 1, false, || ()));
                 }
                 uploads.join_next().await;
             }

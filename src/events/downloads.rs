@@ -20,6 +20,7 @@ pub struct RunningDownload {
     live: Arc<Live>,
     checksum: Option<Digest>,
     total: u64,
+    failure: Option<String>,
 }
 
 impl Hub {
@@ -52,7 +53,7 @@ impl Hub {
         // Under the lock: whoever begins to watch sees it running, or is told that it began.
         self.offer(&transfer);
         drop(downloads);
-        Some(RunningDownload { hub: self.clone(), transfer, live, checksum, total })
+        Some(RunningDownload { hub: self.clone(), transfer, live, checksum, total, failure: None })
     }
 }
 
@@ -61,17 +62,25 @@ impl RunningDownload {
     pub fn add(&self, bytes: u64) {
         self.live.add(bytes);
     }
+
+    /// It will not come to its end, for this reason; for a person.
+    pub fn fail(&mut self, why: impl Into<String>) {
+        self.failure = Some(why.into());
+    }
 }
 
 impl Drop for RunningDownload {
     fn drop(&mut self) {
         let done = self.live.done();
         let (id, at) = (self.transfer.id, Timestamp::now());
-        let change = if done >= self.total {
-            Change::Sent { id, at, checksum: self.checksum }
-        } else {
-            let error = "the client hung up, or the server stopped, before the download was complete".into();
-            Change::Failed { id, at, error, transferred_bytes: done }
+        let change = match self.failure.take() {
+            None if done >= self.total => Change::Sent { id, at, checksum: self.checksum },
+            failure => {
+                let hung_up =
+                    || "the client hung up, or the server stopped, before the download was complete".into();
+                let error = failure.unwrap_or_else(hung_up).into();
+                Change::Failed { id, at, error, transferred_bytes: done }
+            }
         };
         let mut downloads = lock(&self.hub.0.downloads);
         downloads.remove(&id);

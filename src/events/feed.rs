@@ -10,7 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::Source;
 use super::event::{Batch, Cursor, Event};
 use crate::domain::progress::Live;
-use crate::domain::{Direction, FileName, Timestamp, Transfer, TransferId};
+use crate::domain::{FileName, Timestamp, Transfer, TransferId};
 
 /// Downloads that ended, kept for who missed them: they are in no journal.
 const ENDED: usize = 4096;
@@ -94,8 +94,9 @@ impl Feed {
 
     /// A change, in the order of changes. One that lies before the beginning is dropped.
     pub(super) fn change(&mut self, transfer: Arc<Transfer>, source: &dyn Source, now: Instant) {
-        let download = transfer.direction == Direction::Download;
-        if !download {
+        // What is in no journal has no number: a download that is told of here alone.
+        let unnumbered = transfer.seq == 0;
+        if !unnumbered {
             if transfer.seq <= self.cursor.seq {
                 return;
             }
@@ -108,7 +109,7 @@ impl Feed {
         }
         self.running.remove(&transfer.id);
         self.completed = true;
-        if let Some(event) = event.filter(|_| download) {
+        if let Some(event) = event.filter(|_| unnumbered) {
             self.cursor.downloads += 1;
             if self.ended.len() == ENDED {
                 self.ended.pop_front();
@@ -156,7 +157,7 @@ impl Feed {
 
     fn tell(&mut self, transfer: &Transfer) -> Option<Arc<Event>> {
         self.snapshot = None;
-        let seq = if transfer.direction == Direction::Download { self.cursor.seq } else { transfer.seq };
+        let seq = if transfer.seq == 0 { self.cursor.seq } else { transfer.seq };
         match Event::of(transfer, seq) {
             Ok(event) => {
                 let event = Arc::new(event);

@@ -62,9 +62,9 @@ impl Subscription {
         Self { hub, receiver, cursor, missing: None }
     }
 
-    /// How far it has come.
-    pub const fn cursor(&self) -> Cursor {
-        self.cursor
+    /// How far it has come; `None` while something before is still missing.
+    pub const fn cursor(&self) -> Option<Cursor> {
+        if self.missing.is_none() { Some(self.cursor) } else { None }
     }
 
     pub(super) const fn rewind(&mut self, cursor: Cursor) {

@@ -208,6 +208,36 @@ fn what_lies_before_the_beginning_is_not_told_again_and_what_ended_does_not_move
     );
 }
 
+/// That a download found a damaged file is written down, and has a number like every change of the status.
+#[test]
+fn a_download_that_is_in_the_journal_is_told_of_once_and_in_order() {
+    let (fake, start) = (Fake::default(), Instant::now());
+    let mut feed = stream(&fake, start);
+    let (upload, _) = fake.start("a", None, start);
+    let download = Start {
+        id: TransferId::new(),
+        filename: upload.filename.clone(),
+        direction: Direction::Download,
+        client: Client::default(),
+        encryption: true,
+        priority: Priority::default(),
+        total_bytes: None,
+        at: Timestamp::now(),
+    };
+    let id = download.id;
+    let started = fake.apply(Change::Started(download));
+    let failed = Change::Failed { id, at: Timestamp::now(), error: "damaged".into(), transferred_bytes: 0 };
+    let failed = fake.apply(failed);
+    for change in [&upload, &started, &failed, &failed, &started] {
+        feed.change(Arc::clone(change), &fake, start);
+    }
+    assert_eq!(
+        told(&mut feed).iter().map(|event| event["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    assert_eq!(feed.cursor(), Cursor { seq: 3, downloads: 0, run: 1 });
+}
+
 #[test]
 fn the_counters_are_told_every_five_seconds_and_soon_after_something_ended() {
     let (fake, start) = (Fake::default(), Instant::now());
@@ -307,7 +337,7 @@ async fn who_reads_sees_everything_in_order() {
     }
     let (ended, slow) = until(&mut subscription, 3_000).await;
     assert_eq!((slow, ended), (0, (0..3_000).map(|number| number.to_string()).collect()));
-    assert_eq!(subscription.cursor().seq, 2 * 3_001);
+    assert_eq!(subscription.cursor().unwrap().seq, 2 * 3_001);
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,7 +375,7 @@ async fn who_comes_back_is_told_what_ended_meanwhile() {
     let mut subscription = hub.subscribe();
     whole(&fake, &hub, "seen");
     until(&mut subscription, 1).await;
-    let cursor = subscription.cursor();
+    let cursor = subscription.cursor().unwrap();
     drop(subscription);
     // Long gone: the stream has ended meanwhile.
     tokio::time::sleep(Duration::from_secs(600)).await;
@@ -353,6 +383,7 @@ async fn who_comes_back_is_told_what_ended_meanwhile() {
     whole(&fake, &hub, "missed");
     let text = cursor.to_string();
     let mut subscription = hub.resume(text.parse().unwrap());
+    assert_eq!(subscription.cursor(), None, "who left again now would still have missed it");
     assert_eq!(until(&mut subscription, 1).await, (vec!["missed".to_owned()], 1));
     whole(&fake, &hub, "new");
     assert_eq!(until(&mut subscription, 1).await, (vec!["new".to_owned()], 0));
@@ -369,7 +400,7 @@ async fn downloads_are_told_of_while_they_run_and_their_end_to_who_missed_it() {
     assert!(download(10).is_none(), "nobody watches, and it is over at once");
     let large = download(1 << 30).unwrap();
     let mut subscription = hub.subscribe();
-    let cursor = subscription.cursor();
+    let cursor = subscription.cursor().unwrap();
     let present = subscription.present(std::slice::from_ref(&name)).unwrap();
     assert_eq!(present.names[0].as_ref().unwrap().direction, Direction::Download);
     let small = download(10).unwrap();
@@ -390,7 +421,7 @@ async fn downloads_are_told_of_while_they_run_and_their_end_to_who_missed_it() {
     assert_eq!((&failed["progress"], &failed["transferred_bytes"]), (&50.into(), &(1 << 29).into()));
     let mut late = hub.resume(cursor);
     assert_eq!(until(&mut late, 2).await.0, ["a", "a"]);
-    let mut after = hub.resume(subscription.cursor());
+    let mut after = hub.resume(subscription.cursor().unwrap());
     assert!(after.missed().events.is_empty());
 }
 

@@ -331,9 +331,13 @@ impl Observer for Log {
     }
 
     fn failed(&mut self, error: &std::io::Error) {
-        if error.kind() == std::io::ErrorKind::InvalidData {
-            let why = DownloadError::Decryption(error.to_string()).to_string();
+        let damaged = error.kind() == std::io::ErrorKind::InvalidData;
+        let why = DownloadError::Decryption(error.to_string()).to_string();
+        if damaged {
             self.app.downloads().record_damage(&self.filename, self.client.clone(), &why);
+        }
+        if let Some(shown) = &mut self.shown {
+            shown.fail(if damaged { why } else { "the server's storage failed".into() });
         }
         self.failure = Some(error.to_string());
     }

@@ -329,6 +329,8 @@ async fn subscribers_are_connections_and_there_are_so_many() {
     // A session that polls needs no connection, but has a place all the same.
     waiting.send_head("GET /socket.io/?EIO=4&transport=polling", &[]).await;
     waiting.answer().await.error(503, "too_many_subscribers");
+    waiting.send_head("GET /socket.io/?EIO=4&transport=polling&s%69d=x", &[]).await;
+    waiting.answer().await.error(503, "too_many_subscribers");
     drop(two);
 }
 

@@ -121,6 +121,7 @@ await run({
     assert.equal(await text("hash"), createHash("sha256").update(content).digest("hex"));
     assert.deepEqual([await text("size"), await text("stored-priority")], [String(content.length), "7"]);
     assert.equal(await text("bytes"), "12.0 MiB of 12.0 MiB");
+    assert.equal(await text("encrypted"), encrypt ? "yes" : "no");
     await shot("4-completed");
     await throttle();
     const name = encodeURIComponent("Grüße aus Köln.bin");
@@ -128,6 +129,8 @@ await run({
     assert.ok(back.equals(content));
     const told = await (await fetch(`${server.url}/status/${name}`)).json();
     assert.equal(told.encryption, encrypt);
+    const stored = Buffer.from(await (await fetch(`${server.url}/download/${name}?decrypt=false`)).arrayBuffer());
+    assert.equal(stored.equals(content), !encrypt);
   },
   "nothing was complained of": async () => assert.deepEqual(complaints, []),
   "a file that is too large is refused in words": async () => {

@@ -23,7 +23,6 @@ use tower::{Service, ServiceExt as _};
 
 use super::super::edge;
 use super::super::error::ApiError;
-use super::super::options;
 use super::{Command, HEARTBEAT, InvalidCommand, MAX_MESSAGE, Out, SOCKET_IO, Watcher, query_key};
 use crate::app::App;
 use crate::services::access::AccessError;
@@ -96,7 +95,8 @@ where
         let message = format!("the URL is longer than {LONGEST_URL} bytes");
         return ApiError::new(StatusCode::URI_TOO_LONG, "url_too_long", message).into_response();
     }
-    let begins = !options::pairs(request.uri().query().unwrap_or_default()).any(|(name, _)| name == "sid");
+    // Read as the library reads it, undecoded: what it takes for the beginning of a session has a seat.
+    let begins = !request.uri().query().unwrap_or_default().split('&').any(|pair| pair.starts_with("sid="));
     if begins {
         let Ok(permit) = Arc::clone(app.seats()).try_acquire_owned() else {
             let message = "there are as many subscribers as there may be";

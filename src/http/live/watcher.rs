@@ -88,9 +88,9 @@ impl Watcher {
         Self { hub, interest: Interest::default(), subscription: None }
     }
 
-    /// How far it has come.
+    /// How far it has come, where nothing before that is missing.
     pub(in crate::http) fn cursor(&self) -> Option<Cursor> {
-        self.subscription.as_ref().map(Subscription::cursor)
+        self.subscription.as_ref().and_then(Subscription::cursor)
     }
 
     /// Begins where an earlier client came to: what it missed since is sent first.

@@ -91,6 +91,7 @@ function App() {
           <dt>stored as</dt><dd>{result.filename}</dd>
           <dt>SHA-256</dt><dd id="hash">{result.hash}</dd>
           <dt>size</dt><dd id="size">{result.size}</dd>
+          <dt>encrypted</dt><dd id="encrypted">{result.encryption ? "yes" : "no"}</dd>
           <dt>priority</dt><dd id="stored-priority">{result.priority}</dd>
         </dl>
       )}
