@@ -18,6 +18,7 @@ mod full_disk;
 mod idle;
 mod main_job;
 mod names;
+mod offline;
 mod order_of_writes;
 mod ranges;
 mod restarts;
