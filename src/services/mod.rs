@@ -5,6 +5,8 @@ pub mod decrypt;
 pub mod downloads;
 pub mod keys;
 mod pipeline;
+pub mod reading;
 pub mod space;
 pub mod uploads;
+pub mod verify;
 pub(crate) mod writer;
