@@ -13,6 +13,7 @@ use crate::http::serve::Limits;
 use crate::services::access::Access;
 use crate::services::downloads::Downloads;
 use crate::services::keys::KeysError;
+use crate::services::scrub::Scrub;
 use crate::services::space::Space;
 use crate::services::storage::Storage;
 use crate::services::uploads::{Sealing, Uploads};
@@ -96,6 +97,10 @@ impl App {
                 "DURABILITY=process: what is acknowledged survives the end of the server, but not a loss of power"
             );
         }
+        let (begun, stopping) = (Instant::now(), CancellationToken::new());
+        if let Some(interval) = settings.scrub_interval {
+            tokio::spawn(Scrub::new(&storage, settings.scrub_rate).run(interval, stopping.clone()));
+        }
         let Storage { layout, files, status, keys, space, durability } = storage;
         let uploads = Uploads::new(
             layout.clone(),
@@ -108,7 +113,6 @@ impl App {
         );
         let downloads = Downloads::new(files, status.clone(), keys);
         let access = Access::new(settings.auth, settings.api_keys.iter().map(String::as_str));
-        let (begun, stopping) = (Instant::now(), CancellationToken::new());
         let inner = Inner { settings, layout, status, uploads, downloads, access, space, begun, stopping };
         Ok((Self(Arc::new(inner)), held))
     }

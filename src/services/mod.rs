@@ -8,6 +8,7 @@ pub mod keys;
 mod pipeline;
 pub mod reading;
 pub mod rekey;
+pub mod scrub;
 pub mod space;
 pub mod storage;
 pub mod uploads;
