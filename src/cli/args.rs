@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::Flags;
+use crate::config::{Flags, StorageFlags};
 use crate::domain::{FileName, Priority};
 
 /// Fast, resumable, verified file transfer: the server and its clients.
@@ -41,6 +41,14 @@ pub enum Command {
     Health(HealthArgs),
     /// Run the server.
     Serve(ServeArgs),
+    /// Give the content of a sealed file back, without a server.
+    Decrypt(DecryptArgs),
+    /// Compare the files of a storage directory with their recorded SHA-256, without a server.
+    Verify(VerifyArgs),
+    /// Seal anew, under ENCRYPTION_KEY, what an old key has sealed, without a server.
+    Rekey(RekeyArgs),
+    /// Take over the directory and the status file of an older server, without a server.
+    Import(ImportArgs),
     /// Print the server's settings that are in force, and where each comes from; secrets are masked.
     Config(ConfigArgs),
     /// Print a completion script for a shell.
@@ -142,6 +150,91 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(super) settings: Flags,
 }
+
+/// Options that all commands have which work on a storage directory without a server.
+#[derive(Debug, Clone, Args)]
+pub struct OfflineOptions {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+    /// No progress bar, no notes, no summary: only data and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub(super) settings: StorageFlags,
+}
+
+/// `sft decrypt`
+#[derive(Debug, Args)]
+#[command(after_help = DECRYPT_HELP)]
+pub struct DecryptArgs {
+    /// A container, as `sft download --no-decrypt` or UPLOAD_DIR/.sft/encrypted has it, or a file in the older format
+    pub file: PathBuf,
+    /// Where to put the content: a file that must not be there yet, a directory, or - for standard output
+    /// [default: FILE without .sealed or .enc; else FILE.decrypted]
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Try the key in this file first, such as a copy of UPLOAD_DIR/.sft/secret.key
+    #[arg(long, value_name = "FILE")]
+    pub encryption_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) offline: OfflineOptions,
+}
+
+/// `sft verify`
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_HELP)]
+pub struct VerifyArgs {
+    /// Only these files [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<FileName>,
+    #[command(flatten)]
+    pub(super) offline: OfflineOptions,
+}
+
+/// `sft rekey`
+#[derive(Debug, Args)]
+#[command(after_help = REKEY_HELP)]
+pub struct RekeyArgs {
+    #[command(flatten)]
+    pub(super) offline: OfflineOptions,
+}
+
+/// `sft import`
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_HELP)]
+pub struct ImportArgs {
+    /// The older server's storage directory, with encrypted/ in it; it is only read
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// The older server's status file, of version "1.0"; it is only read
+    #[arg(long, value_name = "FILE")]
+    pub status: PathBuf,
+    /// Read and report everything, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub(super) offline: OfflineOptions,
+}
+
+const IMPORT_HELP: &str = "\
+Every file is compared with its recorded SHA-256; encrypted ones are opened with ENCRYPTION_KEY or ENCRYPTION_KEY_OLD and sealed anew.
+Files go to UPLOAD_DIR, records with their times, clients and priorities to LOG_FILE. What can't be taken has a line and makes the exit
+status 1; all else is taken. The command can be killed and run again at any moment: what has been taken is not taken twice.";
+
+const REKEY_HELP: &str = "\
+Set ENCRYPTION_KEY to the new key and put the one before into ENCRYPTION_KEY_OLD (one that was made, in UPLOAD_DIR/.sft/secret.key, is
+found there). Everything is compared with its recorded SHA-256 before the old container goes. The command can be killed and run
+again at any moment. A file that can't be done stays as it was, has a line, and makes the exit status 1.";
+
+const VERIFY_HELP: &str = "\
+A line for each file that is bad: damaged, missing, unknown_key (sealed under a key that is not there), not_recorded (nothing says what
+it should be) or unreadable. Exit status 1 if there is one. Nothing is changed. A server must not be running on the directory; it
+looks after its files by itself with SCRUB_INTERVAL.";
+
+const DECRYPT_HELP: &str = "\
+The keys are those of the server: ENCRYPTION_KEY, ENCRYPTION_KEY_OLD and UPLOAD_DIR/.sft/secret.key. Nothing is written if FILE is
+damaged, has been tampered with, or was sealed under another key; no file is ever overwritten.";
 
 /// `sft config`
 #[derive(Debug, Args)]

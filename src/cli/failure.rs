@@ -6,7 +6,10 @@ use std::io;
 use serde_json::{Map, Value, json};
 
 use super::output::{bytes, printable};
+use crate::app::StartError;
 use crate::client::{DownloadError, Error, InvalidServer, Refusal, Unreachable, UploadError};
+use crate::store::lock::LockError;
+use crate::store::status::OpenError;
 
 /// Why a command ends with another exit status than 0.
 #[derive(Debug, Clone)]
@@ -33,12 +36,36 @@ impl Failure {
         Self { hint, exit: 130, ..Self::new("interrupted", "interrupted") }
     }
 
+    /// Content could not be written to where it was to go.
+    pub(super) fn of_writing(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::silent(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::new("disk_full", format!("cannot write: {error}"))
+            }
+            _ => Self::new("cannot_write", format!("cannot write: {error}")),
+        }
+    }
+
     /// Who reads the output has gone: there is nobody to tell.
     pub(super) fn silent() -> Self {
         Self { silent: true, ..Self::new("output_closed", "the output was closed") }
     }
 
-    fn with_hint(self, hint: impl Into<String>) -> Self {
+    /// Exit status 2: what was typed or set can't be used.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: 2, ..Self::new("usage", message) }
+    }
+
+    /// With what was found out, for programs.
+    pub(super) fn with_members(self, members: Value) -> Self {
+        match members {
+            Value::Object(members) => Self { members, ..self },
+            _ => self,
+        }
+    }
+
+    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
@@ -86,7 +113,30 @@ impl fmt::Display for Failure {
 
 impl From<InvalidServer> for Failure {
     fn from(error: InvalidServer) -> Self {
-        Self { exit: 2, ..Self::new("usage", error.to_string()) }
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Lock(error) | StartError::Status(OpenError::Lock(error)) => error.into(),
+            StartError::Keys(error) => Self::usage(format!("cannot use the encryption key: {error}")),
+            StartError::Storage { .. } | StartError::Status(_) => {
+                Self::new("storage_failed", error.to_string())
+            }
+        }
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let message = error.to_string();
+        match error {
+            LockError::Taken { .. } => Self::new("in_use", message)
+                .with_hint("this needs the directory for itself; a running server verifies its files with SCRUB_INTERVAL"),
+            LockError::Io { .. } => Self::new("storage_failed", message),
+        }
     }
 }
 

@@ -1,10 +1,17 @@
 //! The rules: what may happen when. Nothing here knows of HTTP.
 
 pub mod access;
+pub mod decrypt;
 pub mod downloads;
+pub mod import;
 pub mod keys;
 pub mod live;
 mod pipeline;
+pub mod reading;
+pub mod rekey;
+pub mod scrub;
 pub mod space;
+pub mod storage;
 pub mod uploads;
+pub mod verify;
 pub(crate) mod writer;

@@ -94,15 +94,12 @@ impl Published {
 
 impl Group {
     fn involves(&self, change: &Change) -> bool {
-        self.ids.contains(&change.id())
-            || matches!(change, Change::Completed(completion) if self.names.contains(&completion.filename))
+        self.ids.contains(&change.id()) || change.filename().is_some_and(|name| self.names.contains(name))
     }
 
     fn push(&mut self, commit: Commit) {
         self.ids.insert(commit.change.id());
-        if let Change::Completed(completion) = &commit.change {
-            self.names.insert(completion.filename.clone());
-        }
+        self.names.extend(commit.change.filename().cloned());
         self.commits.push(commit);
     }
 }
@@ -201,6 +198,8 @@ impl Committer {
         let mut seq = self.seq();
         for Commit { change, publish, reply } in group.commits {
             let mark = lines.mark();
+            // What is sealed anew takes the place of a container, not of a plain file that somebody has put beside it.
+            let is_resealed = matches!(change, Change::Resealed { .. });
             let result = self.prepare(change, seq + 1, &mut lines).and_then(|transfer| {
                 if let Some(publish) = publish {
                     self.publish(&publish, &transfer.filename)?;
@@ -208,7 +207,7 @@ impl Committer {
                     published.sealed |= publish.is_sealed;
                     let recorded = self.shared.state().file(&transfer.filename);
                     // A plain file may stand there though nothing says so; a container is only ours.
-                    if publish.is_sealed || recorded.is_some_and(|entry| entry.encryption) {
+                    if !is_resealed && (publish.is_sealed || recorded.is_some_and(|entry| entry.encryption)) {
                         published.replaced.push(publish.counterpart().to_owned());
                     }
                 }

@@ -262,6 +262,11 @@ impl StatusStore {
         Some(self.as_of_now(transfer))
     }
 
+    /// A transfer, as it was last written down.
+    pub fn transfer(&self, id: TransferId) -> Option<Arc<Transfer>> {
+        self.shared.state().get(id).cloned()
+    }
+
     /// The transfers of all names, the last changed first: up to `limit` of those before `before`, which is the
     /// last one of the page before.
     pub fn recent(&self, before: Option<&Transfer>, limit: usize) -> Vec<Arc<Transfer>> {

@@ -98,6 +98,23 @@ impl StatusStore {
         Ok((store, guard, opened))
     }
 
+    /// Reads as [`open`](Self::open) does and leaves everything on disk as it is: nothing can be committed.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn read_only(layout: &Layout) -> Result<Self, OpenError> {
+        let (_, state, _) = read_state(layout, usize::MAX)?;
+        let shared = Shared {
+            state: RwLock::new(state),
+            live: Mutex::new(HashMap::new()),
+            usable: AtomicBool::new(false),
+            listener: OnceLock::new(),
+        };
+        // Nobody receives: every commit is refused.
+        let (requests, _) = mpsc::channel();
+        Ok(Self { shared: Arc::new(shared), requests })
+    }
+
     /// The store, and a committer that does nothing yet.
     pub(super) fn read(
         layout: &Layout,
@@ -109,16 +126,7 @@ impl StatusStore {
         let io = |source| OpenError::Io { path: path.clone(), source };
         let lock = Lock::take_status(&path)?;
         let mut opened = Opened::default();
-        let mut state = State::new(limits.history);
-
-        let found = read_snapshot(layout)?;
-        for transfer in found.transfers {
-            state.put(transfer);
-        }
-        state.seq = state.seq.max(found.seq);
-        let replayed = replay(&path, found.seq, |transfer| state.put(Arc::new(transfer)))?;
-        // Numbers that were given away once are not used again, whatever was restored.
-        state.seq = state.seq.max(replayed.last);
+        let (found, state, replayed) = read_state(layout, limits.history)?;
         if let Some(after) = replayed.after.filter(|after| *after > found.seq) {
             if found.source == Source::None {
                 return Err(OpenError::Missing { path, first_seq: after + 1 });
@@ -177,6 +185,20 @@ impl StatusStore {
         };
         Ok((Self { shared, requests: sender }, committer, opened))
     }
+}
+
+/// The newest whole snapshot and what the journal adds to it.
+fn read_state(layout: &Layout, history: usize) -> Result<(Found, State, Replayed), OpenError> {
+    let mut state = State::new(history);
+    let mut found = read_snapshot(layout)?;
+    for transfer in std::mem::take(&mut found.transfers) {
+        state.put(transfer);
+    }
+    state.seq = state.seq.max(found.seq);
+    let replayed = replay(layout.status(), found.seq, |transfer| state.put(Arc::new(transfer)))?;
+    // Numbers that were given away once are not used again, whatever was restored.
+    state.seq = state.seq.max(replayed.last);
+    Ok((found, state, replayed))
 }
 
 fn open_journal(
