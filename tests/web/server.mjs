@@ -8,23 +8,25 @@ import { join } from "node:path";
 
 export async function startServer(binary, settings = {}) {
   const directory = await mkdtemp(join(tmpdir(), "sft-web-"));
-  const process = spawn(binary, ["serve", "--port", "0", "--server-host", "127.0.0.1"], {
+  const server = spawn(binary, ["serve", "--port", "0", "--server-host", "127.0.0.1"], {
     cwd: directory,
     env: { ...settings },
     stdio: ["ignore", "ignore", "pipe"],
   });
+  // A test that failed leaves no server behind.
+  process.once("exit", () => server.kill("SIGKILL"));
   let log = "";
   const url = await new Promise((resolve, reject) => {
-    process.stderr.on("data", (piece) => {
+    server.stderr.on("data", (piece) => {
       log += piece;
       const found = log.match(/listening on (http:\/\/[\d.:]+)/);
       if (found) resolve(found[1]);
     });
-    process.once("exit", () => reject(new Error(`the server ended:\n${log}`)));
+    server.once("exit", () => reject(new Error(`the server ended:\n${log}`)));
   });
   const stop = async () => {
-    const ended = once(process, "exit");
-    process.kill("SIGTERM");
+    const ended = once(server, "exit");
+    server.kill("SIGTERM");
     const [status] = await ended;
     await rm(directory, { recursive: true });
     if (status !== 0 || /panicked/.test(log)) throw new Error(`the server ended with ${status}:\n${log}`);
