@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::Flags;
+use crate::config::{Flags, StorageFlags};
 use crate::domain::{FileName, Priority};
 
 /// Fast, resumable, verified file transfer: the server and its clients.
@@ -41,6 +41,8 @@ pub enum Command {
     Health(HealthArgs),
     /// Run the server.
     Serve(ServeArgs),
+    /// Give the content of a sealed file back, without a server.
+    Decrypt(DecryptArgs),
     /// Print the server's settings that are in force, and where each comes from; secrets are masked.
     Config(ConfigArgs),
     /// Print a completion script for a shell.
@@ -142,6 +144,40 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(super) settings: Flags,
 }
+
+/// Options that all commands have which work on a storage directory without a server.
+#[derive(Debug, Clone, Args)]
+pub struct OfflineOptions {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+    /// No progress bar, no notes, no summary: only data and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub(super) settings: StorageFlags,
+}
+
+/// `sft decrypt`
+#[derive(Debug, Args)]
+#[command(after_help = DECRYPT_HELP)]
+pub struct DecryptArgs {
+    /// A container, as `sft download --no-decrypt` or UPLOAD_DIR/.sft/encrypted has it, or a file in the older format
+    pub file: PathBuf,
+    /// Where to put the content: a file that must not be there yet, a directory, or - for standard output
+    /// [default: FILE without .sealed or .enc; else FILE.decrypted]
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Try the key in this file first, such as a copy of UPLOAD_DIR/.sft/secret.key
+    #[arg(long, value_name = "FILE")]
+    pub encryption_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) offline: OfflineOptions,
+}
+
+const DECRYPT_HELP: &str = "\
+The keys are those of the server: ENCRYPTION_KEY, ENCRYPTION_KEY_OLD and UPLOAD_DIR/.sft/secret.key. Nothing is written if FILE is
+damaged, has been tampered with, or was sealed under another key; no file is ever overwritten.";
 
 /// `sft config`
 #[derive(Debug, Args)]

@@ -33,12 +33,28 @@ impl Failure {
         Self { hint, exit: 130, ..Self::new("interrupted", "interrupted") }
     }
 
+    /// Content could not be written to where it was to go.
+    pub(super) fn of_writing(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::silent(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::new("disk_full", format!("cannot write: {error}"))
+            }
+            _ => Self::new("cannot_write", format!("cannot write: {error}")),
+        }
+    }
+
     /// Who reads the output has gone: there is nobody to tell.
     pub(super) fn silent() -> Self {
         Self { silent: true, ..Self::new("output_closed", "the output was closed") }
     }
 
-    fn with_hint(self, hint: impl Into<String>) -> Self {
+    /// Exit status 2: what was typed or set can't be used.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: 2, ..Self::new("usage", message) }
+    }
+
+    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
@@ -86,7 +102,7 @@ impl fmt::Display for Failure {
 
 impl From<InvalidServer> for Failure {
     fn from(error: InvalidServer) -> Self {
-        Self { exit: 2, ..Self::new("usage", error.to_string()) }
+        Self::usage(error.to_string())
     }
 }
 

@@ -47,6 +47,17 @@ pub(super) fn start(settings: &Settings) -> io::Result<WorkerGuard> {
     Ok(guard)
 }
 
+/// Warnings of a command that works without a server, to standard error.
+pub(super) fn warnings() {
+    let lines = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .without_time()
+        .with_filter(LevelFilter::WARN);
+    tracing_subscriber::registry().with(lines).init();
+}
+
 fn writer(target: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING)

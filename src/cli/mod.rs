@@ -6,17 +6,20 @@
 //! usage; 130 when interrupted.
 //!
 //! A command is a variant of [`args::Command`], an arm in [`run`] and a file of its own. One that talks to a server flattens
-//! [`args::ClientOptions`] into its arguments and is run by a `session::Frame`; one that does not (such as a server) has
-//! nothing to do with either, and may have options of the same names.
+//! [`args::ClientOptions`] into its arguments and is run by a `session::Frame`; one that works on a storage directory without a
+//! server flattens [`args::OfflineOptions`] and is run by `offline::run`; one that does neither (such as a server) has
+//! nothing to do with them, and may have options of the same names.
 
 mod allocator;
 pub mod args;
 mod completions;
 mod config;
+mod decrypt;
 mod download;
 mod failure;
 mod health;
 mod logging;
+mod offline;
 mod options;
 mod output;
 mod progress;
@@ -66,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Watch(args) => frame(&args.client).run(async |session| watch::run(args, session).await),
         Command::Health(args) => frame(&args.client).run(async |session| health::run(session).await),
         Command::Serve(args) => serve::run(before.on_server(args.settings)),
+        Command::Decrypt(args) => decrypt::run(args, &before),
         Command::Config(args) => config::run(&before.on_server(args.settings), args.json || before.json),
         Command::Completions(args) => completions::run(args.shell),
     }

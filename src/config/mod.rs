@@ -14,7 +14,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-pub use self::flags::Flags;
+pub use self::flags::{Flags, StorageFlags};
 pub use self::spec::{SPECS, Spec};
 use crate::crypto::MIN_KEY_LEN;
 use crate::services::access::Auth;

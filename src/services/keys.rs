@@ -1,7 +1,7 @@
 //! The keys that seal and open files: those that are set, or one that is made when it is first needed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use zeroize::Zeroizing;
@@ -45,18 +45,26 @@ impl Keys {
     /// # Errors
     /// [`KeysError`].
     pub fn load(path: PathBuf, current: Option<&str>, old: &[Zeroizing<String>]) -> Result<Self, KeysError> {
-        let made = match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Zeroizing::new(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(KeysError::File { path, source }),
-        };
-        let made = made.as_ref().map(|text| text.trim());
+        let made = Self::made(&path)?;
+        let made = made.as_ref().map(|key| key.as_str());
         let keyring = OnceLock::new();
         if let Some(current) = current.or(made) {
             let old = old.iter().map(|key| key.as_str()).chain(made);
             _ = keyring.set(Arc::new(Keyring::new(current, old)?));
         }
         Ok(Self(Arc::new(Inner { path, keyring, making: Mutex::new(()) })))
+    }
+
+    /// The key at `path` that was made because none was set, if there is one. Blocking.
+    ///
+    /// # Errors
+    /// [`KeysError::File`].
+    pub fn made(path: &Path) -> Result<Option<Zeroizing<String>>, KeysError> {
+        match std::fs::read_to_string(path).map(Zeroizing::new) {
+            Ok(text) => Ok(Some(Zeroizing::new(text.trim().to_owned()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(KeysError::File { path: path.to_owned(), source }),
+        }
     }
 
     /// The keys there are; `None`: nothing has been sealed yet.

@@ -101,6 +101,14 @@ impl OpenFile {
         Ok(Self { file, stored })
     }
 
+    /// Opens a regular file anywhere, never what a link leads to.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such regular file; what else the system says.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        open_regular(path).and_then(Self::new)
+    }
+
     /// Reads it from its start.
     pub const fn reader(&self) -> Reader<'_> {
         Reader { file: self, position: 0 }

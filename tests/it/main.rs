@@ -20,6 +20,7 @@ mod idle;
 mod live;
 mod main_job;
 mod names;
+mod offline;
 mod order_of_writes;
 mod ranges;
 mod restarts;

@@ -1,0 +1,4 @@
+//! The commands that work on a storage directory without a server: the real binary.
+
+mod decrypt;
+mod harness;
