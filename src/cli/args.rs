@@ -43,6 +43,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Give the content of a sealed file back, without a server.
     Decrypt(DecryptArgs),
+    /// Compare the files of a storage directory with their recorded SHA-256, without a server.
+    Verify(VerifyArgs),
     /// Print the server's settings that are in force, and where each comes from; secrets are masked.
     Config(ConfigArgs),
     /// Print a completion script for a shell.
@@ -174,6 +176,22 @@ pub struct DecryptArgs {
     #[command(flatten)]
     pub(super) offline: OfflineOptions,
 }
+
+/// `sft verify`
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_HELP)]
+pub struct VerifyArgs {
+    /// Only these files [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<FileName>,
+    #[command(flatten)]
+    pub(super) offline: OfflineOptions,
+}
+
+const VERIFY_HELP: &str = "\
+A line for each file that is bad: damaged, missing, unknown_key (sealed under a key that is not there), not_recorded (nothing says what
+it should be) or unreadable. Exit status 1 if there is one. Nothing is changed. A server must not be running on the directory; it
+looks after its files by itself with SCRUB_INTERVAL.";
 
 const DECRYPT_HELP: &str = "\
 The keys are those of the server: ENCRYPTION_KEY, ENCRYPTION_KEY_OLD and UPLOAD_DIR/.sft/secret.key. Nothing is written if FILE is

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::output::{bytes, printable};
 use crate::client::{DownloadError, Error, InvalidServer, Refusal, Unreachable, UploadError};
+use crate::store::lock::LockError;
 
 /// Why a command ends with another exit status than 0.
 #[derive(Debug, Clone)]
@@ -52,6 +53,14 @@ impl Failure {
     /// Exit status 2: what was typed or set can't be used.
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { exit: 2, ..Self::new("usage", message) }
+    }
+
+    /// With what was found out, for programs.
+    pub(super) fn with_members(self, members: Value) -> Self {
+        match members {
+            Value::Object(members) => Self { members, ..self },
+            _ => self,
+        }
     }
 
     pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
@@ -103,6 +112,17 @@ impl fmt::Display for Failure {
 impl From<InvalidServer> for Failure {
     fn from(error: InvalidServer) -> Self {
         Self::usage(error.to_string())
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let message = error.to_string();
+        match error {
+            LockError::Taken { .. } => Self::new("in_use", message)
+                .with_hint("this needs the directory for itself; a running server verifies its files with SCRUB_INTERVAL"),
+            LockError::Io { .. } => Self::new("storage_failed", message),
+        }
     }
 }
 

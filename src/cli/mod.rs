@@ -27,6 +27,7 @@ mod serve;
 mod session;
 mod status;
 mod upload;
+mod verify;
 mod watch;
 
 use std::process::ExitCode;
@@ -70,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Health(args) => frame(&args.client).run(async |session| health::run(session).await),
         Command::Serve(args) => serve::run(before.on_server(args.settings)),
         Command::Decrypt(args) => decrypt::run(args, &before),
+        Command::Verify(args) => verify::run(args, &before),
         Command::Config(args) => config::run(&before.on_server(args.settings), args.json || before.json),
         Command::Completions(args) => completions::run(args.shell),
     }

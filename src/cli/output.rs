@@ -24,6 +24,11 @@ impl Output {
         if self.json { Ok(()) } else { self.write(text) }
     }
 
+    /// Writes data as text, if there is some.
+    pub(super) fn text_if_any(&self, text: &str) -> Result<(), Failure> {
+        if text.is_empty() { Ok(()) } else { self.text(text) }
+    }
+
     /// Writes a summary of what was done, as text, or as JSON with `--json`.
     pub(super) fn summary(&self, text: &str, json: &Value) -> Result<(), Failure> {
         match (self.json, self.quiet) {

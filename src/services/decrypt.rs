@@ -59,7 +59,7 @@ pub struct Decrypted {
 /// A sealed file that reads as its content.
 enum Content<'f> {
     Container(OpenStream<Reader<'f>>),
-    Older(SingleMessage<Reader<'f>>),
+    Older(Box<SingleMessage<Reader<'f>>>),
 }
 
 impl<'f> Content<'f> {
@@ -70,7 +70,7 @@ impl<'f> Content<'f> {
             return OpenStream::new(file.reader(), keyring).map(Self::Container).map_err(of_reading);
         }
         match SingleMessage::verify(file.reader(), keyring) {
-            Ok(message) => Ok(Self::Older(message)),
+            Ok(message) => Ok(Self::Older(Box::new(message))),
             Err(SingleMessageError::Io(error)) => Err(DecryptError::Read(error)),
             Err(error) => Err(DecryptError::Older(error)),
         }

@@ -6,6 +6,8 @@ pub mod downloads;
 pub mod keys;
 pub mod live;
 mod pipeline;
+pub mod reading;
 pub mod space;
 pub mod uploads;
+pub mod verify;
 pub(crate) mod writer;

@@ -42,6 +42,22 @@ impl Lock {
         Self::take_for(path, directory, "UPLOAD_DIR")
     }
 
+    /// Takes the lock as [`take`](Self::take) does, and writes nothing: for who only reads. `None`: there is nothing to lock, as no
+    /// server has ever had the directory.
+    ///
+    /// # Errors
+    /// [`LockError::Taken`] at once if a server has it.
+    pub fn take_to_read(path: &Path, directory: &Path) -> Result<Option<Self>, LockError> {
+        match File::open(path) {
+            Ok(mut file) => {
+                lock(&mut file, path, directory, "UPLOAD_DIR")?;
+                Ok(Some(Self { _file: file }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(LockError::Io { path: path.to_owned(), source }),
+        }
+    }
+
     /// Takes the lock of a status file, which two storage directories must not share.
     ///
     /// # Errors
@@ -54,24 +70,29 @@ impl Lock {
         let io = |source| LockError::Io { path: path.to_owned(), source };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut process = String::new();
-                let owner = match (&file).take(32).read_to_string(&mut process) {
-                    Ok(1..) => format!(" (process {})", process.trim()),
-                    _ => String::new(),
-                };
-                return Err(LockError::Taken { owned: owned.to_owned(), owner, setting });
-            }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
+        lock(&mut file, path, owned, setting)?;
         // A courtesy to whoever is refused: on a full disk it is left out.
         let told = file.set_len(0).and_then(|()| file.rewind());
         if let Err(error) = told.and_then(|()| writeln!(file, "{}", std::process::id())) {
             tracing::debug!(%error, path = %path.display(), "the process id could not be written");
         }
         Ok(Self { _file: file })
+    }
+}
+
+/// Locks the file; says whose it is where somebody has it.
+fn lock(file: &mut File, path: &Path, owned: &Path, setting: &'static str) -> Result<(), LockError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            let owner = match file.take(32).read_to_string(&mut process) {
+                Ok(1..) => format!(" (process {})", process.trim()),
+                _ => String::new(),
+            };
+            Err(LockError::Taken { owned: owned.to_owned(), owner, setting })
+        }
+        Err(TryLockError::Error(source)) => Err(LockError::Io { path: path.to_owned(), source }),
     }
 }
 

@@ -10,6 +10,7 @@ mod layout;
 pub mod lock;
 pub mod os;
 pub mod recovery;
+pub mod scan;
 pub mod sealed;
 pub mod status;
 pub mod uploads;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::files::Files;
+use super::scan::{Form, Scan, scan};
 use super::sealed::{SealedError, SealedFile};
 use super::status::{CommitError, FileEntry, StatusStore};
 use super::{Layout, atomic, os};
@@ -322,45 +323,6 @@ fn adopt(files: &Files, filename: &FileName, keyring: Option<&Keyring>) -> io::R
         }),
         Change::Completed(Completion { id, at, filename, client, priority, seal, checksum, file }),
     ])
-}
-
-/// How what stands in a directory is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Plain,
-    Sealed,
-}
-
-/// What stands in the storage directory.
-#[derive(Default)]
-struct Scan {
-    /// The regular files under names that can be asked for.
-    files: HashMap<FileName, StoredFile>,
-    /// Those of them that have another name too, by what they are.
-    linked: HashMap<(u64, u64), (FileName, Form)>,
-}
-
-fn scan(root: &Path, form: Form) -> io::Result<Scan> {
-    let mut scan = Scan::default();
-    for entry in std::fs::read_dir(root)? {
-        let entry = entry?;
-        let raw = entry.file_name();
-        let name = raw.to_str().and_then(|raw| FileName::clean(raw).ok());
-        let Some(name) = name.filter(|name| name.as_str() == raw) else { continue };
-        let metadata = match entry.metadata() {
-            // Somebody is tidying up.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            metadata => metadata?,
-        };
-        if metadata.is_file() {
-            if let Some(identity) = os::identity(&metadata) {
-                scan.linked.insert(identity, (name.clone(), form));
-            }
-            scan.files
-                .insert(name, StoredFile { size: metadata.len(), modified: metadata.modified()?.into() });
-        }
-    }
-    Ok(scan)
 }
 
 /// Removes the data files of uploads but these: none is running.

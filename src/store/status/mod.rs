@@ -29,7 +29,7 @@ use super::{Layout, is_full};
 use crate::domain::stats::Stats;
 use crate::domain::{Change, Digest, FileName, ImpossibleMove, StoredFile, Transfer, TransferId};
 
-pub use self::open::{Limits, OpenError, Opened};
+pub use self::open::{Limits, OpenError, Opened, read_files};
 pub use self::replay::JournalError;
 pub use self::state::{FileEntry, Place};
 pub use crate::domain::progress::Live;

@@ -12,7 +12,7 @@ use super::journal::{self, Journal};
 use super::replay::{JournalError, Replayed, replay};
 use super::schedule::Snapshots;
 use super::snapshot::{self, Snapshot, SnapshotError};
-use super::state::State;
+use super::state::{FileEntry, State};
 use super::{Shared, StatusStore, StatusStoreGuard};
 use crate::domain::Transfer;
 use crate::store::lock::{Lock, LockError};
@@ -109,16 +109,7 @@ impl StatusStore {
         let io = |source| OpenError::Io { path: path.clone(), source };
         let lock = Lock::take_status(&path)?;
         let mut opened = Opened::default();
-        let mut state = State::new(limits.history);
-
-        let found = read_snapshot(layout)?;
-        for transfer in found.transfers {
-            state.put(transfer);
-        }
-        state.seq = state.seq.max(found.seq);
-        let replayed = replay(&path, found.seq, |transfer| state.put(Arc::new(transfer)))?;
-        // Numbers that were given away once are not used again, whatever was restored.
-        state.seq = state.seq.max(replayed.last);
+        let (found, state, replayed) = read_state(layout, limits.history)?;
         if let Some(after) = replayed.after.filter(|after| *after > found.seq) {
             if found.source == Source::None {
                 return Err(OpenError::Missing { path, first_seq: after + 1 });
@@ -177,6 +168,29 @@ impl StatusStore {
         };
         Ok((Self { shared, requests: sender }, committer, opened))
     }
+}
+
+/// What stands under each name, as the status file and its journal say. Both are left as they are.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn read_files(layout: &Layout) -> Result<Vec<FileEntry>, OpenError> {
+    let (_, state, _) = read_state(layout, usize::MAX)?;
+    Ok(state.files(0, usize::MAX))
+}
+
+/// The newest whole snapshot and what the journal adds to it.
+fn read_state(layout: &Layout, history: usize) -> Result<(Found, State, Replayed), OpenError> {
+    let mut state = State::new(history);
+    let mut found = read_snapshot(layout)?;
+    for transfer in std::mem::take(&mut found.transfers) {
+        state.put(transfer);
+    }
+    state.seq = state.seq.max(found.seq);
+    let replayed = replay(layout.status(), found.seq, |transfer| state.put(Arc::new(transfer)))?;
+    // Numbers that were given away once are not used again, whatever was restored.
+    state.seq = state.seq.max(replayed.last);
+    Ok((found, state, replayed))
 }
 
 fn open_journal(

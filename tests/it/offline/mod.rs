@@ -2,3 +2,4 @@
 
 mod decrypt;
 mod harness;
+mod verify;
