@@ -1,5 +1,7 @@
 //! The server's services, built once from the settings and handed down. Nothing is global.
 
+pub mod storage;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,14 +14,13 @@ use crate::events::Hub;
 use crate::http::serve::Limits;
 use crate::services::access::Access;
 use crate::services::downloads::Downloads;
-use crate::services::keys::{Keys, KeysError};
+use crate::services::keys::KeysError;
 use crate::services::live;
 use crate::services::space::Space;
+use crate::services::storage::Storage;
 use crate::services::uploads::{Sealing, Uploads};
-use crate::store::files::Files;
 use crate::store::lock::{Lock, LockError};
-use crate::store::recovery;
-use crate::store::status::{self, OpenError, StatusStore, StatusStoreGuard};
+use crate::store::status::{OpenError, StatusStore, StatusStoreGuard};
 use crate::store::{Durability, Layout};
 
 /// Why a server could not be set up: one line.
@@ -76,7 +77,7 @@ struct Inner {
     stopping: CancellationToken,
 }
 
-/// What must be held while the server runs, and let go in this order: first the status is written to its end, then the
+/// What must be held while anything is written, and let go in this order: first the status is written to its end, then the
 /// directory is given free.
 pub struct Held {
     _status: StatusStoreGuard,
@@ -89,39 +90,18 @@ impl App {
     /// # Errors
     /// [`StartError`].
     pub async fn start(settings: Settings) -> Result<(Self, Held), StartError> {
-        let layout = Layout::new(settings.upload_dir.clone(), settings.log_file.clone());
-        let storage = |source| StartError::Storage { path: settings.upload_dir.clone(), source };
-        layout.create().map_err(storage)?;
-        let lock = Lock::take(&layout.lock(), layout.root())?;
-        let current = settings.encryption_key.as_ref().map(|key| key.as_str());
-        let keys = Keys::load(layout.secret_key(), current, &settings.encryption_key_old)?;
+        let (storage, held, opened) = storage::take(&settings)?;
         if settings.encryption != Sealing::Optional {
             // Whoever seals by default should learn now that there is no key, not at the first upload.
-            keys.make()?;
+            storage.keys.make()?;
         }
-        let limits = status::Limits { history: settings.history_limit, journal: settings.journal_size };
-        let (status, guard, opened) = StatusStore::open(&layout, settings.durability, limits)?;
-        for remark in &opened.remarks {
-            tracing::warn!("{remark}");
-        }
-        let files = Files::new(layout.clone()).map_err(storage)?;
-        let recovered =
-            recovery::recover(&layout, &files, &status, keys.get().as_deref()).await.map_err(storage)?;
-        let (adopted, failed, removed, foreign) =
-            (recovered.adopted, recovered.failed, recovered.removed, recovered.foreign);
-        tracing::info!(names = opened.names, took = ?opened.took, adopted, failed, removed, foreign, "status read");
-        for name in &recovered.missing {
-            tracing::warn!(
-                filename = name.as_str(),
-                "a file that is recorded is missing from the storage directory"
-            );
-        }
+        storage::mend(&settings, &storage, &opened).await?;
         if settings.durability == Durability::Process {
             tracing::warn!(
                 "DURABILITY=process: what is acknowledged survives the end of the server, but not a loss of power"
             );
         }
-        let space = Space::new(layout.clone(), settings.min_free_space);
+        let Storage { layout, files, status, keys, space, durability } = storage;
         let uploads = Uploads::new(
             layout.clone(),
             status.clone(),
@@ -129,7 +109,7 @@ impl App {
             keys.clone(),
             settings.encryption,
             settings.max_file_size,
-            settings.durability,
+            durability,
         );
         let downloads = Downloads::new(files, status.clone(), keys);
         let access = Access::new(settings.auth, settings.api_keys.iter().map(String::as_str));
@@ -150,7 +130,7 @@ impl App {
             begun,
             stopping,
         };
-        Ok((Self(Arc::new(inner)), Held { _status: guard, _lock: lock }))
+        Ok((Self(Arc::new(inner)), held))
     }
 
     /// Uploads.

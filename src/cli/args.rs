@@ -45,6 +45,8 @@ pub enum Command {
     Decrypt(DecryptArgs),
     /// Compare the files of a storage directory with their recorded SHA-256, without a server.
     Verify(VerifyArgs),
+    /// Seal anew, under ENCRYPTION_KEY, what an old key has sealed, without a server.
+    Rekey(RekeyArgs),
     /// Print the server's settings that are in force, and where each comes from; secrets are masked.
     Config(ConfigArgs),
     /// Print a completion script for a shell.
@@ -187,6 +189,19 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub(super) offline: OfflineOptions,
 }
+
+/// `sft rekey`
+#[derive(Debug, Args)]
+#[command(after_help = REKEY_HELP)]
+pub struct RekeyArgs {
+    #[command(flatten)]
+    pub(super) offline: OfflineOptions,
+}
+
+const REKEY_HELP: &str = "\
+Set ENCRYPTION_KEY to the new key and put the one before into ENCRYPTION_KEY_OLD (one that was made, in UPLOAD_DIR/.sft/secret.key, is
+found there). Everything is compared with its recorded SHA-256 before the old container goes. The command can be killed and run
+again at any moment. A file that can't be done stays as it was, has a line, and makes the exit status 1.";
 
 const VERIFY_HELP: &str = "\
 A line for each file that is bad: damaged, missing, unknown_key (sealed under a key that is not there), not_recorded (nothing says what

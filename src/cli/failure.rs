@@ -6,8 +6,10 @@ use std::io;
 use serde_json::{Map, Value, json};
 
 use super::output::{bytes, printable};
+use crate::app::StartError;
 use crate::client::{DownloadError, Error, InvalidServer, Refusal, Unreachable, UploadError};
 use crate::store::lock::LockError;
+use crate::store::status::OpenError;
 
 /// Why a command ends with another exit status than 0.
 #[derive(Debug, Clone)]
@@ -112,6 +114,18 @@ impl fmt::Display for Failure {
 impl From<InvalidServer> for Failure {
     fn from(error: InvalidServer) -> Self {
         Self::usage(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Lock(error) | StartError::Status(OpenError::Lock(error)) => error.into(),
+            StartError::Keys(error) => Self::usage(format!("cannot use the encryption key: {error}")),
+            StartError::Storage { .. } | StartError::Status(_) => {
+                Self::new("storage_failed", error.to_string())
+            }
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod offline;
 mod options;
 mod output;
 mod progress;
+mod rekey;
 mod serve;
 mod session;
 mod status;
@@ -72,6 +73,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(before.on_server(args.settings)),
         Command::Decrypt(args) => decrypt::run(args, &before),
         Command::Verify(args) => verify::run(args, &before),
+        Command::Rekey(args) => rekey::run(args, &before),
         Command::Config(args) => config::run(&before.on_server(args.settings), args.json || before.json),
         Command::Completions(args) => completions::run(args.shell),
     }

@@ -74,6 +74,13 @@ fn tell(offline: &Offline, report: &Report) -> Result<(), Failure> {
     Err(Failure::new("verification_failed", text).with_members(json))
 }
 
+/// A line for each bad file.
+pub(super) fn lines(bad: &[(FileName, Fault)]) -> String {
+    bad.iter()
+        .map(|(name, fault)| format!("{}: {}: {fault}\n", fault.code(), printable(name.as_str())))
+        .collect()
+}
+
 /// A bad file for programs.
 pub(super) fn faulty((name, fault): &(FileName, Fault)) -> Value {
     json!({"filename": name, "code": fault.code(), "error": fault.to_string()})

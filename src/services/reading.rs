@@ -32,6 +32,9 @@ pub enum Fault {
     /// The system does not let us read it.
     #[error("it can't be read: {0}")]
     Unreadable(String),
+    /// What was to take its place can't be stored.
+    #[error("it can't be stored: {0}")]
+    NotStored(String),
 }
 
 impl Fault {
@@ -43,6 +46,15 @@ impl Fault {
             Self::NotRecorded => "not_recorded",
             Self::UnknownKey(_) => "unknown_key",
             Self::Unreadable(_) => "unreadable",
+            Self::NotStored(_) => "not_stored",
+        }
+    }
+
+    /// What was to take its place could not be written.
+    pub(super) fn writing(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull => Self::NotStored("there is not enough space in the storage".into()),
+            _ => Self::NotStored(error.to_string()),
         }
     }
 }
@@ -99,6 +111,14 @@ impl Reading {
         };
         let expected = entry.checksum.ok_or(Fault::NotRecorded)?;
         Ok(Self { form, position: 0, hasher: Sha256::new(), expected })
+    }
+
+    /// The container, if it is one.
+    pub(crate) const fn sealed(&self) -> Option<&SealedFile> {
+        match &self.form {
+            Form::Plain(_) => None,
+            Form::Sealed(file) => Some(file),
+        }
     }
 
     /// The next bytes of the content; none at its end.

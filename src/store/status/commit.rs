@@ -201,6 +201,8 @@ impl Committer {
         let mut seq = self.seq();
         for Commit { change, publish, reply } in group.commits {
             let mark = lines.mark();
+            // What is sealed anew takes the place of a container, not of a plain file that somebody has put beside it.
+            let is_resealed = matches!(change, Change::Resealed { .. });
             let result = self.prepare(change, seq + 1, &mut lines).and_then(|transfer| {
                 if let Some(publish) = publish {
                     self.publish(&publish, &transfer.filename)?;
@@ -208,7 +210,7 @@ impl Committer {
                     published.sealed |= publish.is_sealed;
                     let recorded = self.shared.state().file(&transfer.filename);
                     // A plain file may stand there though nothing says so; a container is only ours.
-                    if publish.is_sealed || recorded.is_some_and(|entry| entry.encryption) {
+                    if !is_resealed && (publish.is_sealed || recorded.is_some_and(|entry| entry.encryption)) {
                         published.replaced.push(publish.counterpart().to_owned());
                     }
                 }

@@ -2,4 +2,5 @@
 
 mod decrypt;
 mod harness;
+mod rekey;
 mod verify;
