@@ -47,6 +47,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Seal anew, under ENCRYPTION_KEY, what an old key has sealed, without a server.
     Rekey(RekeyArgs),
+    /// Take over the directory and the status file of an older server, without a server.
+    Import(ImportArgs),
     /// Print the server's settings that are in force, and where each comes from; secrets are masked.
     Config(ConfigArgs),
     /// Print a completion script for a shell.
@@ -197,6 +199,28 @@ pub struct RekeyArgs {
     #[command(flatten)]
     pub(super) offline: OfflineOptions,
 }
+
+/// `sft import`
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_HELP)]
+pub struct ImportArgs {
+    /// The older server's storage directory, with encrypted/ in it; it is only read
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// The older server's status file, of version "1.0"; it is only read
+    #[arg(long, value_name = "FILE")]
+    pub status: PathBuf,
+    /// Read and report everything, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub(super) offline: OfflineOptions,
+}
+
+const IMPORT_HELP: &str = "\
+Every file is compared with its recorded SHA-256; encrypted ones are opened with ENCRYPTION_KEY or ENCRYPTION_KEY_OLD and sealed anew.
+Files go to UPLOAD_DIR, records with their times, clients and priorities to LOG_FILE. What can't be taken has a line and makes the exit
+status 1; all else is taken. The command can be killed and run again at any moment: what has been taken is not taken twice.";
 
 const REKEY_HELP: &str = "\
 Set ENCRYPTION_KEY to the new key and put the one before into ENCRYPTION_KEY_OLD (one that was made, in UPLOAD_DIR/.sft/secret.key, is

@@ -18,6 +18,7 @@ mod decrypt;
 mod download;
 mod failure;
 mod health;
+mod import;
 mod logging;
 mod offline;
 mod options;
@@ -74,6 +75,7 @@ pub fn run() -> ExitCode {
         Command::Decrypt(args) => decrypt::run(args, &before),
         Command::Verify(args) => verify::run(args, &before),
         Command::Rekey(args) => rekey::run(args, &before),
+        Command::Import(args) => import::run(args, &before),
         Command::Config(args) => config::run(&before.on_server(args.settings), args.json || before.json),
         Command::Completions(args) => completions::run(args.shell),
     }

@@ -40,6 +40,8 @@ pub enum Change {
         /// What stands under the name now.
         file: StoredFile,
     },
+    /// It ended long ago, on an older server, and all that was recorded there is taken over.
+    Imported(Box<Transfer>),
     /// It was ended on request.
     Cancelled {
         /// Which transfer.
@@ -118,10 +120,24 @@ impl Change {
         match self {
             Self::Started(start) => start.id,
             Self::Completed(completion) => completion.id,
+            Self::Imported(transfer) => transfer.id,
             Self::Sent { id, .. }
             | Self::Failed { id, .. }
             | Self::Resealed { id, .. }
             | Self::Cancelled { id, .. } => *id,
+        }
+    }
+
+    /// The name under which something may stand by this change that did not before.
+    pub const fn filename(&self) -> Option<&FileName> {
+        match self {
+            Self::Completed(completion) => Some(&completion.filename),
+            Self::Imported(transfer) => Some(&transfer.filename),
+            Self::Started(_)
+            | Self::Sent { .. }
+            | Self::Failed { .. }
+            | Self::Resealed { .. }
+            | Self::Cancelled { .. } => None,
         }
     }
 
@@ -134,7 +150,8 @@ impl Change {
         let id = self.id();
         let before = match (before, self) {
             (None, Self::Started(start)) => return Ok(start.into_transfer(seq)),
-            (Some(_), Self::Started(_)) => return Err(ImpossibleMove::BegunTwice(id)),
+            (None, Self::Imported(transfer)) => return Ok(Transfer { seq, ..*transfer }),
+            (Some(_), Self::Started(_) | Self::Imported(_)) => return Err(ImpossibleMove::BegunTwice(id)),
             (None, _) => return Err(ImpossibleMove::Unknown(id)),
             (Some(before), Self::Resealed { seal, file, .. }) if before.is_stored() && before.encryption => {
                 let seal = Some(Box::new(seal));
@@ -152,7 +169,7 @@ impl Change {
         transfer.eta = None;
         match change {
             // Answered above.
-            Self::Started(_) | Self::Resealed { .. } => {}
+            Self::Started(_) | Self::Imported(_) | Self::Resealed { .. } => {}
             Self::Completed(completion) => {
                 let size = completion.file.size;
                 transfer.status = Status::Completed;

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod decrypt;
 pub mod downloads;
+pub mod import;
 pub mod keys;
 pub mod live;
 mod pipeline;

@@ -11,7 +11,7 @@ use crate::domain::FileName;
 use crate::store::Layout;
 use crate::store::files::Files;
 use crate::store::scan::{self, Form};
-use crate::store::status::{self, FileEntry, OpenError};
+use crate::store::status::{FileEntry, OpenError, StatusStore};
 
 /// Why nothing could be verified.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub fn verify(
 ) -> Result<Report, VerifyError> {
     let files = Files::new(layout.clone())?;
     let mut entries: HashMap<FileName, Vec<FileEntry>> = HashMap::new();
-    for entry in status::read_files(layout)? {
+    for entry in StatusStore::read_only(layout)?.files(0, usize::MAX).0 {
         entries.insert(entry.filename.clone(), vec![entry]);
     }
     let mut unrecorded = |filename: FileName, encryption: bool| {

@@ -8,6 +8,7 @@ pub(crate) mod buffers;
 pub mod files;
 mod layout;
 pub mod lock;
+pub mod older;
 pub mod os;
 pub mod recovery;
 pub mod scan;

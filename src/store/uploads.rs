@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::OpenFile;
 use super::{Durability, Layout, atomic, os};
-use crate::domain::{StoredFile, TransferId};
+use crate::domain::{FileName, StoredFile, TransferId};
 
 /// The data file of an upload. Dropped, it is removed: what failed or was given up leaves nothing behind.
 ///
@@ -155,6 +155,21 @@ impl Drop for Staged {
             self.remove();
         }
     }
+}
+
+/// Takes a name back that an upload has been given where nothing stood before, if that was not written down.
+///
+/// # Errors
+/// What the system says.
+pub fn take_back(layout: &Layout, id: TransferId, name: &FileName) -> io::Result<()> {
+    let identity = |path: &Path| std::fs::symlink_metadata(path).ok().as_ref().and_then(os::identity);
+    let Some(data) = identity(&layout.upload_data(id)) else { return Ok(()) };
+    for target in [layout.file(name), layout.sealed(name)] {
+        if identity(&target) == Some(data) {
+            atomic::remove_if_there(&target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes and removes an empty upload, to see whether the storage can be written.

@@ -94,15 +94,12 @@ impl Published {
 
 impl Group {
     fn involves(&self, change: &Change) -> bool {
-        self.ids.contains(&change.id())
-            || matches!(change, Change::Completed(completion) if self.names.contains(&completion.filename))
+        self.ids.contains(&change.id()) || change.filename().is_some_and(|name| self.names.contains(name))
     }
 
     fn push(&mut self, commit: Commit) {
         self.ids.insert(commit.change.id());
-        if let Change::Completed(completion) = &commit.change {
-            self.names.insert(completion.filename.clone());
-        }
+        self.names.extend(commit.change.filename().cloned());
         self.commits.push(commit);
     }
 }

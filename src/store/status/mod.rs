@@ -29,7 +29,7 @@ use super::{Layout, is_full};
 use crate::domain::stats::Stats;
 use crate::domain::{Change, Digest, FileName, ImpossibleMove, StoredFile, Transfer, TransferId};
 
-pub use self::open::{Limits, OpenError, Opened, read_files};
+pub use self::open::{Limits, OpenError, Opened};
 pub use self::replay::JournalError;
 pub use self::state::{FileEntry, Place};
 pub use crate::domain::progress::Live;
@@ -260,6 +260,11 @@ impl StatusStore {
     pub fn current(&self, name: &FileName) -> Option<Arc<Transfer>> {
         let transfer = self.shared.state().current(name).cloned()?;
         Some(self.as_of_now(transfer))
+    }
+
+    /// A transfer, as it was last written down.
+    pub fn transfer(&self, id: TransferId) -> Option<Arc<Transfer>> {
+        self.shared.state().get(id).cloned()
     }
 
     /// The transfers of all names, the last changed first: up to `limit` of those before `before`, which is the

@@ -12,7 +12,7 @@ use super::journal::{self, Journal};
 use super::replay::{JournalError, Replayed, replay};
 use super::schedule::Snapshots;
 use super::snapshot::{self, Snapshot, SnapshotError};
-use super::state::{FileEntry, State};
+use super::state::State;
 use super::{Shared, StatusStore, StatusStoreGuard};
 use crate::domain::Transfer;
 use crate::store::lock::{Lock, LockError};
@@ -98,6 +98,23 @@ impl StatusStore {
         Ok((store, guard, opened))
     }
 
+    /// Reads as [`open`](Self::open) does and leaves everything on disk as it is: nothing can be committed.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn read_only(layout: &Layout) -> Result<Self, OpenError> {
+        let (_, state, _) = read_state(layout, usize::MAX)?;
+        let shared = Shared {
+            state: RwLock::new(state),
+            live: Mutex::new(HashMap::new()),
+            usable: AtomicBool::new(false),
+            listener: OnceLock::new(),
+        };
+        // Nobody receives: every commit is refused.
+        let (requests, _) = mpsc::channel();
+        Ok(Self { shared: Arc::new(shared), requests })
+    }
+
     /// The store, and a committer that does nothing yet.
     pub(super) fn read(
         layout: &Layout,
@@ -168,15 +185,6 @@ impl StatusStore {
         };
         Ok((Self { shared, requests: sender }, committer, opened))
     }
-}
-
-/// What stands under each name, as the status file and its journal say. Both are left as they are.
-///
-/// # Errors
-/// [`OpenError`].
-pub fn read_files(layout: &Layout) -> Result<Vec<FileEntry>, OpenError> {
-    let (_, state, _) = read_state(layout, usize::MAX)?;
-    Ok(state.files(0, usize::MAX))
 }
 
 /// The newest whole snapshot and what the journal adds to it.

@@ -2,5 +2,6 @@
 
 mod decrypt;
 mod harness;
+mod import;
 mod rekey;
 mod verify;
