@@ -16,6 +16,7 @@ use crate::services::access::Access;
 use crate::services::downloads::Downloads;
 use crate::services::keys::KeysError;
 use crate::services::live;
+use crate::services::scrub::Scrub;
 use crate::services::space::Space;
 use crate::services::storage::Storage;
 use crate::services::uploads::{Sealing, Uploads};
@@ -101,6 +102,10 @@ impl App {
                 "DURABILITY=process: what is acknowledged survives the end of the server, but not a loss of power"
             );
         }
+        let (begun, stopping) = (Instant::now(), CancellationToken::new());
+        let scrub = settings
+            .scrub_interval
+            .map(|interval| Scrub::new(&storage, settings.scrub_rate).run(interval, stopping.clone()));
         let Storage { layout, files, status, keys, space, durability } = storage;
         let uploads = Uploads::new(
             layout.clone(),
@@ -113,10 +118,11 @@ impl App {
         );
         let downloads = Downloads::new(files, status.clone(), keys);
         let access = Access::new(settings.auth, settings.api_keys.iter().map(String::as_str));
-        let (begun, stopping) = (Instant::now(), CancellationToken::new());
         let (hub, seats) = (live::watch(&status), Arc::new(Semaphore::new(settings.max_connections)));
         let (running, until) = (hub.clone(), stopping.clone());
         tokio::spawn(async move { until.run_until_cancelled(running.run()).await });
+        // After the hub listens: what is found is told to subscribers too.
+        scrub.map(tokio::spawn);
         let inner = Inner {
             settings,
             layout,

@@ -51,6 +51,10 @@ pub struct Settings {
     pub encryption_key: Option<Zeroizing<String>>,
     /// What others were sealed with.
     pub encryption_key_old: Vec<Zeroizing<String>>,
+    /// From the beginning of one scrub to that of the next; `None`: there is none.
+    pub scrub_interval: Option<Duration>,
+    /// Bytes a second that it reads.
+    pub scrub_rate: u64,
     /// Which requests need a key.
     pub auth: Auth,
     /// Keys that may do everything.
@@ -218,6 +222,11 @@ impl Settings {
                 let keys: Vec<_> = value::list(text).map(|key| Zeroizing::new(key.to_owned())).collect();
                 keys.iter().all(|key| key.len() >= MIN_KEY_LEN).then_some(keys)
             })?,
+            scrub_interval: take(raw, "scrub_interval", |text| match text.trim() {
+                "0" => Some(None),
+                text => value::duration(text).map(Some),
+            })?,
+            scrub_rate: take(raw, "scrub_rate", |text| value::size(text).filter(|rate| *rate > 0))?,
             auth: take(raw, "auth", choice)?,
             api_keys: take(raw, "api_keys", |text| {
                 let keys: Vec<String> = value::list(text).map(str::to_owned).collect();

@@ -101,6 +101,14 @@ pub const SPECS: &[Spec] = &[
         help: "Earlier keys, which still open what they sealed",
         secret: true,
     },
+    spec(
+        "scrub_interval",
+        &["SCRUB_INTERVAL"],
+        "0",
+        "a number of seconds, also with s, m, h or d; 0 for never",
+        "How often every file is read and compared with its SHA-256, from one beginning to the next",
+    ),
+    spec("scrub_rate", &["SCRUB_RATE"], "20MiB", SIZE, "How many bytes a second that may read"),
     spec("auth", &["AUTH"], "documented", "documented or all", "Which requests need an API key"),
     Spec {
         key: "api_keys",

@@ -30,6 +30,17 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(settings.log_file, Path::new("transfer_status.json"));
     assert_eq!(settings.durability, Durability::Power);
     assert_eq!(settings.cors_origins, CorsOrigins::Localhost);
+    assert_eq!((settings.scrub_interval, settings.scrub_rate), (None, 20 << 20));
+}
+
+#[test]
+fn the_scrub_is_off_or_has_an_interval() {
+    let interval =
+        |text| load(&[("scrub_interval", text)], &[], None).map(|settings| settings.scrub_interval);
+    assert_eq!(interval("0"), Ok(None));
+    assert_eq!(interval("7d"), Ok(Some(Duration::from_secs(7 * 86_400))));
+    assert!(interval("often").is_err() && interval("").is_err());
+    assert!(load(&[("scrub_rate", "0")], &[], None).is_err());
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod offline;
 mod order_of_writes;
 mod ranges;
 mod restarts;
+mod scrub;
 mod status;
 mod stopping;
 mod too_large;
