@@ -103,9 +103,9 @@ impl App {
             );
         }
         let (begun, stopping) = (Instant::now(), CancellationToken::new());
-        if let Some(interval) = settings.scrub_interval {
-            tokio::spawn(Scrub::new(&storage, settings.scrub_rate).run(interval, stopping.clone()));
-        }
+        let scrub = settings
+            .scrub_interval
+            .map(|interval| Scrub::new(&storage, settings.scrub_rate).run(interval, stopping.clone()));
         let Storage { layout, files, status, keys, space, durability } = storage;
         let uploads = Uploads::new(
             layout.clone(),
@@ -121,6 +121,8 @@ impl App {
         let (hub, seats) = (live::watch(&status), Arc::new(Semaphore::new(settings.max_connections)));
         let (running, until) = (hub.clone(), stopping.clone());
         tokio::spawn(async move { until.run_until_cancelled(running.run()).await });
+        // After the hub listens: what is found is told to subscribers too.
+        scrub.map(tokio::spawn);
         let inner = Inner {
             settings,
             layout,

@@ -126,7 +126,7 @@ async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Respo
 async fn refuse(app: &App, asked: &Asked, error: DownloadError) -> ApiError {
     let Name(filename) = &asked.name;
     if let DownloadError::Decryption(_) = error {
-        app.downloads().report_damage(filename, asked.client.0.clone(), &error.to_string());
+        app.downloads().record_damage(filename, asked.client.0.clone(), &error.to_string());
         app.status().settled().await;
     }
     ApiError::download(&error, filename.as_str())
@@ -334,7 +334,7 @@ impl Observer for Log {
         let damaged = error.kind() == std::io::ErrorKind::InvalidData;
         let why = DownloadError::Decryption(error.to_string()).to_string();
         if damaged {
-            self.app.downloads().report_damage(&self.filename, self.client.clone(), &why);
+            self.app.downloads().record_damage(&self.filename, self.client.clone(), &why);
         }
         if let Some(shown) = &mut self.shown {
             shown.fail(if damaged { why } else { "the server's storage failed".into() });

@@ -180,17 +180,13 @@ impl Downloads {
         })
     }
 
-    /// A client came upon damage: it is recorded, unless that is the last that was recorded of the file. Else clients who
-    /// ask again and again would fill the history.
-    pub fn report_damage(&self, filename: &FileName, client: Client, why: &str) {
-        let told = self.status.current(filename).is_some_and(|last| last.error.as_deref() == Some(why));
-        if !told {
-            self.record_damage(filename, client, why);
-        }
-    }
-
-    /// Records that a file was found to be damaged: its status says so, and the log.
+    /// Records that a file was found to be damaged: its status says so, and the log. Whoever asks for it again finds nothing
+    /// new.
     pub fn record_damage(&self, filename: &FileName, client: Client, why: &str) {
+        let told = self.status.current(filename).is_some_and(|last| last.error.as_deref() == Some(why));
+        if told {
+            return;
+        }
         let id = TransferId::new();
         let at = Timestamp::now();
         tracing::error!(transfer = %id, filename = filename.as_str(), error = why, "a file is damaged");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::downloads::Downloads;
+use super::downloads::{DownloadError, Downloads};
 use super::reading::{Fault, Reading};
 use super::storage::Storage;
 use crate::domain::{Client, FileName};
@@ -94,7 +94,7 @@ impl Scrub {
                 Some(Ok(())) => pass.good += 1,
                 Some(Err(fault @ (Fault::Damaged(_) | Fault::Missing))) => {
                     pass.damaged += 1;
-                    self.downloads.record_damage(&name, Client::new("", "scrub", None), &fault.to_string());
+                    self.record(&name, &fault);
                 }
                 Some(Err(fault)) => {
                     pass.unknown += 1;
@@ -103,6 +103,18 @@ impl Scrub {
             }
         }
         pass
+    }
+
+    /// In the status once, in the log in every pass.
+    fn record(&self, name: &FileName, fault: &Fault) {
+        let is_sealed = self.storage.status.file(name).is_some_and(|entry| entry.encryption);
+        let why = match fault {
+            // In the words of a download: it is one damage, whoever has found it.
+            Fault::Damaged(why) if is_sealed => DownloadError::Decryption(why.clone()).to_string(),
+            fault => fault.to_string(),
+        };
+        tracing::warn!(filename = name.as_str(), error = %why, "a file is not what was recorded");
+        self.downloads.record_damage(name, Client::new("", "scrub", None), &why);
     }
 
     /// Compares one file; `None`: nothing is recorded, or the file was replaced meanwhile.
