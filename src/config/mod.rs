@@ -214,12 +214,14 @@ impl Settings {
             journal_size: take(raw, "journal_size", value::size)?,
             encryption: take(raw, "encryption", choice)?,
             encryption_key: take(raw, "encryption_key", |text| {
-                // As given: a space may be part of a key.
                 let key = (!text.trim().is_empty()).then(|| Zeroizing::new(text.to_owned()));
-                key.as_ref().is_none_or(|key| key.len() >= MIN_KEY_LEN).then_some(key)
+                // As given; but what a list of old keys would lose can't be part of one.
+                let is_good =
+                    |key: &Zeroizing<String>| key.len() >= MIN_KEY_LEN && key.trim() == key.as_str();
+                key.as_ref().is_none_or(is_good).then_some(key)
             })?,
             encryption_key_old: take(raw, "encryption_key_old", |text| {
-                let keys: Vec<_> = value::list(text).map(|key| Zeroizing::new(key.to_owned())).collect();
+                let keys: Vec<_> = value::lines(text).map(|key| Zeroizing::new(key.to_owned())).collect();
                 keys.iter().all(|key| key.len() >= MIN_KEY_LEN).then_some(keys)
             })?,
             scrub_interval: take(raw, "scrub_interval", |text| match text.trim() {

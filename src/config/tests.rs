@@ -93,13 +93,13 @@ fn a_bad_value_is_one_line_that_names_the_setting_what_it_got_and_what_it_takes(
             vec![],
             vec![("ENCRYPTION_KEY", "fifteen bytes..")],
             None,
-            r#"encryption_key: got "********" (environment, ENCRYPTION_KEY), takes at least 16 bytes, best 32 random ones as hexadecimal digits"#,
+            r#"encryption_key: got "********" (environment, ENCRYPTION_KEY), takes at least 16 bytes without spaces at the ends, best 32 random ones as hexadecimal digits"#,
         ),
         (
             vec![],
             vec![("ENCRYPTION_KEY_OLD", "0123456789abcdef,short")],
             None,
-            r#"encryption_key_old: got "********" (environment, ENCRYPTION_KEY_OLD), takes keys of at least 16 bytes, separated by commas"#,
+            r#"encryption_key_old: got "********" (environment, ENCRYPTION_KEY_OLD), takes keys of at least 16 bytes, separated by commas, or by line ends if a key has a comma"#,
         ),
         (vec![], vec![("AUTH", "all")], None, r#"auth: "all" needs api_keys, or nobody could do anything"#),
         (

@@ -51,6 +51,12 @@ pub fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
+/// The parts of a text that has one in each line, or, if it is one line, of a list.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let separator = if text.contains('\n') { '\n' } else { ',' };
+    text.split(separator).map(str::trim).filter(|part| !part.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Status, Transfer};
+use super::{Direction, Status, Transfer};
 
 /// Kinds of files that are told apart; the rest is told as [`OTHER`]. Whoever invents endings must not make every answer
 /// larger.
@@ -63,8 +63,11 @@ pub struct Stats {
 }
 
 impl Tally {
-    /// A transfer has this state.
+    /// A transfer has this state. Only uploads count: of downloads there is but damage that was found.
     pub fn add(&mut self, transfer: &Transfer) {
+        if transfer.direction == Direction::Download {
+            return;
+        }
         self.count(transfer, |counter, by| *counter = counter.saturating_add(by));
         count_in(&mut self.clients, &transfer.client.id, || Arc::clone(&transfer.client.id));
         if transfer.status == Status::Completed {
@@ -75,6 +78,9 @@ impl Tally {
 
     /// A transfer that was added no longer has this state.
     pub fn remove(&mut self, transfer: &Transfer) {
+        if transfer.direction == Direction::Download {
+            return;
+        }
         self.count(transfer, |counter, by| *counter = counter.saturating_sub(by));
         count_out(&mut self.clients, &transfer.client.id);
         if transfer.status == Status::Completed {

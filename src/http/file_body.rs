@@ -11,6 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -23,6 +24,10 @@ use crate::store::buffers::{Buffer, Pool};
 /// Bytes read at once: small enough for the second-level cache, large enough to make few calls.
 const PIECE: usize = 256 << 10;
 static BUFFERS: Pool = Pool::new(PIECE, 32);
+/// Sealed files that are being sent.
+static SENDING: AtomicUsize = AtomicUsize::new(0);
+/// Above so many, pieces are smaller and none is opened ahead.
+const CROWD: usize = 16;
 
 /// A part of a body.
 #[derive(Debug)]
@@ -62,6 +67,9 @@ impl<D: Observer> FileBody<D> {
     ) -> Self {
         let segments: VecDeque<_> = segments.into_iter().filter(|segment| segment.length() > 0).collect();
         let remaining = segments.iter().map(Segment::length).sum();
+        if matches!(content, Content::Sealed(_)) {
+            SENDING.fetch_add(1, Ordering::Relaxed);
+        }
         Self { content, segments, remaining, reading: None, first, observer }
     }
 
@@ -98,15 +106,31 @@ impl<D: Observer> FileBody<D> {
         Poll::Ready(Some(Err(error)))
     }
 
-    /// Has the next piece of a sealed file opened while this one is sent.
+    /// Has the next piece of a sealed file opened while this one is sent. Where many are sent at once, there is enough to do,
+    /// and memory is dearer.
     fn read_ahead(&mut self) {
+        if SENDING.load(Ordering::Relaxed) <= CROWD {
+            self.read_sealed(u64::MAX);
+        }
+    }
+
+    fn read_sealed(&mut self, most: u64) {
         if let Content::Sealed(sealed) = &self.content
             && self.reading.is_none()
             && let Some(Segment::File(range)) = self.segments.front()
             && self.first.is_none()
         {
-            let (sealed, range) = (Arc::clone(sealed), range.clone());
+            let sealed = Arc::clone(sealed);
+            let range = range.start..range.end.min(range.start.saturating_add(most));
             self.reading = Some(tokio::task::spawn_blocking(move || sealed.read(range)));
+        }
+    }
+}
+
+impl<D> Drop for FileBody<D> {
+    fn drop(&mut self) {
+        if matches!(self.content, Content::Sealed(_)) {
+            SENDING.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -152,7 +176,8 @@ impl<D: Observer> Body for FileBody<D> {
         let file = match &this.content {
             Content::Plain(file) => Arc::clone(file),
             Content::Sealed(_) => {
-                this.read_ahead();
+                let crowded = SENDING.load(Ordering::Relaxed) > CROWD;
+                this.read_sealed(if crowded { PIECE as u64 } else { u64::MAX });
                 return self.poll_frame(cx);
             }
         };

@@ -231,7 +231,7 @@ impl Context<'_> {
             client: options.client(&self.client),
             priority: options.priority.unwrap_or_default(),
             encryption: options.encryption,
-            may_change: matches!(expected, Expected::Form) && options.encryption.is_none(),
+            may_change: matches!(expected, Expected::Form),
             size: if matches!(expected, Expected::Body) { length } else { None },
             at_most: length,
         };

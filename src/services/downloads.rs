@@ -9,7 +9,7 @@ use crate::domain::{
     Change, Client, Digest, Direction, FileName, Priority, Seal, Start, StoredFile, Timestamp, TransferId,
 };
 use crate::store::files::{Files, OpenFile};
-use crate::store::sealed::{SealedError, SealedFile};
+use crate::store::sealed::{self, SealedError, SealedFile};
 use crate::store::status::{FileEntry, StatusStore};
 
 /// Opens files for download.
@@ -88,8 +88,8 @@ pub enum Content {
     Sealed(Arc<SealedFile>),
 }
 
-/// How often it is looked anew at what stands under a name that is being replaced.
-const LOOKS: usize = 3;
+/// How often it is looked anew at what stands under a name that is being replaced all the time.
+const LOOKS: usize = 64;
 
 impl Downloads {
     /// Downloads of these files.
@@ -102,25 +102,30 @@ impl Downloads {
     /// # Errors
     /// [`DownloadError`].
     pub async fn open(&self, filename: &FileName, wanted: Wanted) -> Result<Download, DownloadError> {
-        let mut looks = 0;
-        loop {
-            let entry = self.status.file(filename);
+        let mut entry = self.status.file(filename);
+        for _ in 0..LOOKS {
             let opened = match &entry {
-                Some(sealed) if sealed.encryption => self.open_sealed(filename, sealed, wanted).await,
+                Some(sealed) if sealed.encryption => self.open_sealed(filename, sealed.clone(), wanted).await,
                 _ => self.open_plain(filename, entry.as_ref()).await,
             };
-            looks += 1;
             let is_odd = entry.is_some()
                 && matches!(opened, Err(DownloadError::NotFound | DownloadError::Decryption(_)));
-            if !is_odd || looks == LOOKS {
+            if !is_odd {
                 return opened;
             }
             // A file takes its name a moment before it is recorded, and another one's form.
             self.status.settled().await;
-            if self.status.file(filename) == entry {
+            if !self.status.is_usable() {
+                // It may be never recorded before a restart: nothing is known of it.
+                return Err(DownloadError::Storage("the status can't be written".into()));
+            }
+            let now = self.status.file(filename);
+            if now == entry {
                 return opened;
             }
+            entry = now;
         }
+        Err(DownloadError::Storage("the file is being replaced all the time".into()))
     }
 
     async fn open_plain(
@@ -149,27 +154,40 @@ impl Downloads {
     async fn open_sealed(
         &self,
         filename: &FileName,
-        entry: &FileEntry,
+        mut entry: FileEntry,
         wanted: Wanted,
     ) -> Result<Download, DownloadError> {
-        let (files, name, seal) = (self.files.clone(), filename.clone(), entry.seal);
+        let (files, name) = (self.files.clone(), filename.clone());
         let keyring = self.keys.get();
         if wanted == Wanted::Stored {
             // Whoever has the key elsewhere may have the container from a server that has none.
-            let file = blocking(move || files.open_sealed(&name)).await?;
+            let opened = blocking(move || {
+                let file = files.open_sealed(&name)?;
+                let container = sealed::seal_of(&file)?;
+                Ok((file, container))
+            });
+            let (file, container) = opened.await?;
             return Ok(Download {
                 filename: filename.clone(),
                 file: file.stored().clone(),
                 content: Content::Plain(Arc::new(file)),
                 checksum: None,
-                container: seal,
+                container: Some(container),
             });
         }
         let opened = blocking(move || {
             let file = files.open_sealed(&name)?;
-            Ok(SealedFile::open(file, keyring.as_deref(), seal.as_ref()))
+            Ok(SealedFile::open(file, keyring.as_deref(), None))
         });
         let sealed = opened.await??;
+        if entry.seal.is_some_and(|recorded| recorded != sealed.seal()) {
+            // Whoever has just replaced it may not have been recorded when it was looked.
+            self.status.settled().await;
+            entry = match self.status.file(filename) {
+                Some(now) if now.seal == Some(sealed.seal()) => now,
+                _ => return Err(SealedError::Swapped.into()),
+            };
+        }
         let modified = entry.file.as_ref().unwrap_or(sealed.file().stored()).modified;
         Ok(Download {
             filename: filename.clone(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use zeroize::Zeroizing;
 
 use super::pipeline::blocking;
-use crate::crypto::{FileKey, Geometry, Keyring, KeyringError};
+use crate::crypto::{FileKey, Geometry, Keyring, KeyringError, MIN_KEY_LEN};
 use crate::store::{Durability, atomic};
 
 /// Gives out the keyring.
@@ -61,7 +61,14 @@ impl Keys {
     /// [`KeysError::File`].
     pub fn made(path: &Path) -> Result<Option<Zeroizing<String>>, KeysError> {
         match std::fs::read_to_string(path).map(Zeroizing::new) {
-            Ok(text) => Ok(Some(Zeroizing::new(text.trim().to_owned()))),
+            Ok(text) if text.trim().len() >= MIN_KEY_LEN => Ok(Some(Zeroizing::new(text.trim().to_owned()))),
+            Ok(_) => {
+                let source = io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "is too short for a key: restore it from its backup",
+                );
+                Err(KeysError::File { path: path.to_owned(), source })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(KeysError::File { path: path.to_owned(), source }),
         }

@@ -124,7 +124,8 @@ impl Pipeline {
         }
         match &mut self.state {
             State::Gathering { pieces, length } => {
-                *length += piece.len();
+                // A client that sends byte by byte must not make memory of each.
+                *length += piece.len() + size_of::<Bytes>();
                 pieces.push(piece);
                 let most = if matches!(self.form, Form::Undecided) { UNDECIDED } else { SMALL };
                 if *length <= most {

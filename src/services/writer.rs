@@ -127,6 +127,7 @@ impl Written {
         key: Option<Arc<FileKey>>,
         keyring: &crypto::Keyring,
     ) -> io::Result<Self> {
+        let durability = target.durability;
         let target = Target { expected: self.file.size, ..target };
         let mut writer = Writer::to(self.staged.begin_replacement()?, target, key)?;
         let open = self.staged.open()?;
@@ -138,7 +139,7 @@ impl Written {
             }
         }
         let written = writer.finish()?;
-        Ok(Self { staged: written.staged.replace(self.staged)?, ..written })
+        Ok(Self { staged: written.staged.replace(self.staged, durability)?, ..written })
     }
 }
 

@@ -12,7 +12,7 @@ use super::scan::{Form, Scan, scan};
 use super::sealed::{SealedError, SealedFile};
 use super::status::{CommitError, FileEntry, StatusStore};
 use super::{Layout, atomic, os};
-use crate::crypto::{Keyring, OpenStream};
+use crate::crypto::{Keyring, OpenError, OpenStream};
 use crate::domain::{
     Change, Client, Completion, Digest, Direction, FileName, Priority, Seal, Start, StoredFile, Timestamp,
     Transfer, TransferId,
@@ -57,11 +57,26 @@ pub async fn recover(
     let (mut published, mut keep) = (Vec::new(), Vec::new());
     for transfer in running {
         if let Some(place) = published_as(layout, &transfer, &linked)? {
-            if place.1 == Form::Plain || content(files, &place.0, keyring).is_ok() {
-                published.push((transfer, place));
-                continue;
+            let checked = match place.1 {
+                Form::Plain => Ok(()),
+                Form::Sealed => content(files, &place.0, keyring).map(drop),
+            };
+            match checked {
+                Ok(()) => {
+                    published.push((transfer, place));
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::error!(id = %transfer.id, filename = %place.0, %error, "an upload that was published is damaged");
+                }
+                // A start with the key, or from a disk that can be read, finds it again.
+                Err(error) if error.get_ref().is_some_and(|inner| inner.is::<SealedError>()) => {
+                    tracing::error!(id = %transfer.id, filename = %place.0, %error, "an upload that was published can't be opened");
+                    keep.push(layout.upload_data(transfer.id));
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
-            tracing::error!(id = %transfer.id, filename = %place.0, "an upload was sealed under a key that is not there");
         }
         recovered.failed += 1;
         // First, as it makes room; a start that is cut short here finds the same again.
@@ -88,11 +103,10 @@ pub async fn recover(
     // After those that failed: of a name, what stands is what is told.
     for (transfer, (name, form)) in published {
         recovered.adopted += 1;
+        let completion = complete(files, &transfer, name.clone(), form, keyring)?;
         remove_replaced(layout, status.file(&name), form, &mut on_disk, &mut containers)?;
         tracing::info!(id = %transfer.id, filename = %name, "an upload that was published but not acknowledged is complete");
-        if commit(status, Change::Completed(complete(files, &transfer, name, form, keyring)?)).await?
-            == Recorded::InMemory
-        {
+        if commit(status, Change::Completed(completion)).await? == Recorded::InMemory {
             // The next start must find it again.
             keep.push(layout.upload_data(transfer.id));
         }
@@ -187,7 +201,8 @@ fn remove_replaced(
 ) -> io::Result<()> {
     let Some(FileEntry { filename, file, encryption, .. }) = recorded else { return Ok(()) };
     let path = match form {
-        Form::Sealed if !encryption && file.as_ref() == on_disk.get(&filename) => {
+        // A record of version "1.0" does not say what it stands for.
+        Form::Sealed if !encryption && (file.is_none() || file.as_ref() == on_disk.get(&filename)) => {
             on_disk.remove(&filename);
             layout.file(&filename)
         }
@@ -252,6 +267,11 @@ fn content(
 ) -> io::Result<(Digest, StoredFile, Option<Seal>)> {
     let keyring = keyring.ok_or_else(|| io::Error::other(SealedError::NoKey))?;
     let open = files.open_sealed(filename)?;
+    // First whether the key is there at all: that is another matter than damage.
+    let opened = SealedFile::open(files.open_sealed(filename)?, Some(keyring), None);
+    if let Err(error @ SealedError::Open(OpenError::UnknownKey(_))) = opened {
+        return Err(io::Error::other(error));
+    }
     let checksum = digest(OpenStream::new(open.reader(), keyring)?)?;
     let modified = open.stored().modified;
     let sealed = SealedFile::open(open, Some(keyring), None).map_err(io::Error::other)?;

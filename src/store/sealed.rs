@@ -16,6 +16,9 @@ use crate::domain::{Hex16, Seal};
 const PIECE: usize = LANES * (64 << 10);
 const _: () = assert!(PIECE >= MAX_SEGMENT_SIZE as usize);
 
+/// Where the nonce stands in a header (docs/CONTAINER.md).
+const NONCE_AT: u64 = 24;
+
 /// What a piece takes in a container with the usual segments.
 static BUFFERS: Pool = Pool::new(PIECE + LANES * SEGMENT_OVERHEAD, 8);
 
@@ -42,6 +45,21 @@ pub enum SealedError {
     /// It can't be read.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Which container this claims to be; nothing of it is verified. Of what is too short for one, whatever is there.
+///
+/// # Errors
+/// What the system says.
+pub fn seal_of(file: &OpenFile) -> io::Result<Seal> {
+    const LEN: usize = 16;
+    let (mut nonce, mut tag) = ([0; LEN], [0; LEN]);
+    let length = file.stored().size;
+    if length >= HEADER_LEN as u64 {
+        file.read_exact_at(&mut nonce, NONCE_AT)?;
+        file.read_exact_at(&mut tag, length - LEN as u64)?;
+    }
+    Ok(Seal { nonce: Hex16(nonce), tag: Hex16(tag) })
 }
 
 impl SealedFile {

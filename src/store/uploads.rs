@@ -52,8 +52,8 @@ impl Staged {
     ///
     /// # Errors
     /// What the system says; both are removed then.
-    pub fn replace(mut self, mut replaced: Self) -> io::Result<Self> {
-        atomic::rename(&self.path, &replaced.path, Durability::Process)?;
+    pub fn replace(mut self, mut replaced: Self, durability: Durability) -> io::Result<Self> {
+        atomic::rename(&self.path, &replaced.path, durability)?;
         replaced.is_replaced = true;
         self.path = std::mem::take(&mut replaced.path);
         Ok(self)

@@ -202,10 +202,14 @@ impl Committer {
             let is_resealed = matches!(change, Change::Resealed { .. });
             let result = self.prepare(change, seq + 1, &mut lines).and_then(|transfer| {
                 if let Some(publish) = publish {
+                    let recorded = self.shared.state().file(&transfer.filename);
+                    if publish.is_sealed && recorded.is_some() {
+                        // The next start must know whose container stands there: that its upload began may not be flushed.
+                        self.journal.sync().map_err(|_| CommitError::Unusable)?;
+                    }
                     self.publish(&publish, &transfer.filename)?;
                     published.plain |= !publish.is_sealed;
                     published.sealed |= publish.is_sealed;
-                    let recorded = self.shared.state().file(&transfer.filename);
                     // A plain file may stand there though nothing says so; a container is only ours.
                     if !is_resealed && (publish.is_sealed || recorded.is_some_and(|entry| entry.encryption)) {
                         published.replaced.push(publish.counterpart().to_owned());
@@ -225,6 +229,7 @@ impl Committer {
             }
         }
         if accepted.is_empty() {
+            self.check_journal();
             return;
         }
         match self.make_durable(&lines, &published) {
@@ -276,6 +281,9 @@ impl Committer {
             if !holds {
                 return Err(CommitError::Condition);
             }
+        }
+        if publish.is_sealed && std::fs::symlink_metadata(&publish.plain).is_ok_and(|found| found.is_dir()) {
+            return Err(CommitError::NameTaken);
         }
         let new = matches!(publish.condition, Condition::New);
         atomic::publish(&publish.staged, publish.target(), new).map_err(|error| match error.kind() {
