@@ -14,7 +14,7 @@ use smart_file_transfer::store::status::Condition;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Stopped, TestApp, content};
+use crate::support::{Stopped, TestApp, content, when_free};
 
 const KEY: (&str, &str) = ("encryption_key", "DevKey1234567890");
 const MIB: usize = 1 << 20;
@@ -48,7 +48,7 @@ async fn take(left: &Stopped) -> (Storage, impl Sized) {
     flags.set("log_file", left.directory().join("status.json").to_str().unwrap());
     flags.set(KEY.0, KEY.1);
     let settings = Settings::load(&flags, |_| None).unwrap();
-    let (storage, held, opened) = storage::take(&settings).unwrap();
+    let (storage, held, opened) = when_free(async || storage::take(&settings)).await;
     storage::mend(&settings, &storage, &opened).await.unwrap();
     (storage, held)
 }

@@ -98,7 +98,7 @@ async fn a_key_that_is_not_there_is_told_as_that() {
 async fn a_running_server_keeps_its_directory() {
     let place = Place::with(&SERVER, &[("a", b"x")]).await;
     let (server, _) = Process::start(place.path(), &KEYED).await;
-    let refused = place.sft(&KEYED, &["verify"]).await.exits(1);
+    let refused = place.sft_once(&KEYED, &["verify"]).await.exits(1);
     assert!(refused.stderr().contains("in use by another server"), "{}", refused.stderr());
     assert!(refused.stderr().contains("SCRUB_INTERVAL"), "{}", refused.stderr());
     drop(server);

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use smart_file_transfer::app::{App, Held};
+use smart_file_transfer::app::{App, Held, StartError};
 use smart_file_transfer::config::{Flags, Settings};
 use smart_file_transfer::http::serve;
+use smart_file_transfer::store::status::OpenError;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,7 @@ impl TestApp {
             flags.set(key, *value);
         }
         let settings = Settings::load(&flags, |_| None).expect("settings");
-        let (app, held) = App::start(settings).await.expect("a server");
+        let (app, held) = when_free(async || App::start(settings.clone()).await).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
@@ -236,6 +237,22 @@ impl Directory {
         match self {
             Self::Own(directory) => directory.path(),
             Self::Given(directory) => directory,
+        }
+    }
+}
+
+/// Takes a directory that this process has just let go of. A process that another test starts in that moment holds a copy
+/// of the lock until it becomes the binary.
+pub async fn when_free<T>(take: impl AsyncFn() -> Result<T, StartError>) -> T {
+    let begun = Instant::now();
+    loop {
+        match take().await {
+            Err(StartError::Lock(_) | StartError::Status(OpenError::Lock(_)))
+                if begun.elapsed() < FOR_EVER =>
+            {
+                tokio::task::yield_now().await;
+            }
+            taken => return taken.unwrap_or_else(|error| panic!("{error}")),
         }
     }
 }
