@@ -273,6 +273,49 @@ async fn plain_and_sealed_replace_each_other() {
     app.nothing_is_left().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_many_replace_all_the_time_is_always_there_and_whole() {
+    let app = app().await;
+    // Every content begins with its own SHA-256.
+    let version = |seed: u64| {
+        let rest = content(100_000, seed);
+        [sha256(&rest).as_bytes(), &rest].concat()
+    };
+    seal(&app, "busy.bin", &version(0)).await;
+    let (url, http) = (app.url("/files/busy.bin"), app.http.clone());
+    let writers: Vec<_> = (1..=4)
+        .map(|writer| {
+            let (url, http, versions) = (
+                url.clone(),
+                http.clone(),
+                (0..25).map(|round| version(writer * 100 + round)).collect::<Vec<_>>(),
+            );
+            tokio::spawn(async move {
+                for (round, bytes) in versions.into_iter().enumerate() {
+                    let sealed = writer == 4 || round % 4 != 3;
+                    let put =
+                        http.put(&url).query(&[("encryption", sealed)]).body(bytes).send().await.unwrap();
+                    assert!(put.status().is_success());
+                }
+            })
+        })
+        .collect();
+    let mut reads = 0;
+    while writers.iter().any(|writer| !writer.is_finished()) {
+        let answer = app.get("/download/busy.bin").await.expect(200);
+        let (digest, rest) = answer.body.split_at(64);
+        assert_eq!(sha256(rest).as_bytes(), digest, "of two versions");
+        app.get("/download/busy.bin?decrypt=false").await.expect(200);
+        reads += 1;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert!(reads > 3, "{reads}");
+    assert_eq!(app.status("busy.bin").await["status"], "completed");
+    app.nothing_is_left().await;
+}
+
 #[tokio::test]
 async fn a_slow_reader_gets_the_whole_of_what_it_began_to_read() {
     let app = app().await;
