@@ -12,7 +12,7 @@ pub const TAG_LEN: usize = 16;
 pub const SEGMENT_OVERHEAD: usize = SALT_LEN + TAG_LEN;
 
 /// The segment size of what we write, in bytes of plaintext.
-pub const DEFAULT_SEGMENT_SIZE: u32 = 64 * 1024;
+pub const DEFAULT_SEGMENT_SIZE: u32 = 32 * 1024;
 /// The smallest segment size that is read. Segments below it would be mostly overhead.
 pub const MIN_SEGMENT_SIZE: u32 = 64;
 /// The largest segment size that is read. It bounds what a hostile header can make a reader allocate.

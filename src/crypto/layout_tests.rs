@@ -114,8 +114,8 @@ fn chunks_have_their_places_before_the_length_is_known() {
 fn the_edges_of_what_a_file_can_hold() {
     let geometry = Geometry::default();
     assert_eq!(Layout::of_plaintext(geometry, 0).unwrap().container_len(), 48 + 24);
-    assert_eq!(Layout::of_plaintext(geometry, 65_536).unwrap().segments(), 1);
-    assert_eq!(Layout::of_plaintext(geometry, 65_537).unwrap().segments(), 2);
+    assert_eq!(Layout::of_plaintext(geometry, 32_768).unwrap().segments(), 1);
+    assert_eq!(Layout::of_plaintext(geometry, 32_769).unwrap().segments(), 2);
     assert_eq!(Layout::of_plaintext(geometry, MAX_LEN), Err(LayoutError::TooLong));
     assert_eq!(Layout::of_container(geometry, u64::MAX), Err(LayoutError::TooLong));
     for len in [0, 47, 48, 71] {

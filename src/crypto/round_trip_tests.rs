@@ -124,7 +124,7 @@ fn key_of(header: &[u8]) -> Arc<FileKey> {
 
 #[test]
 fn the_default_geometry_at_its_edges() {
-    const SEGMENT: usize = 64 * 1024;
+    const SEGMENT: usize = 32 * 1024;
     // Empty; around a segment; a whole batch, and one byte more: then the batch is sealed before the end is known.
     for len in [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, LANES * SEGMENT, LANES * SEGMENT + 1] {
         let plain = plaintext(len);
@@ -141,9 +141,9 @@ fn no_more_than_a_batch_waits_in_memory() {
     let plain = plaintext(1_000_000);
     let mut input = &plain[..];
     while let Some(sealed) = sealer.push(&mut input).unwrap() {
-        assert_eq!(sealed.bytes.len(), 4 * (64 * 1024 + SEGMENT_OVERHEAD));
+        assert_eq!(sealed.bytes.len(), 4 * (32 * 1024 + SEGMENT_OVERHEAD));
     }
-    assert!(sealer.finish(Ends::File).unwrap().bytes.len() <= 4 * (64 * 1024 + SEGMENT_OVERHEAD));
+    assert!(sealer.finish(Ends::File).unwrap().bytes.len() <= 4 * (32 * 1024 + SEGMENT_OVERHEAD));
 }
 
 #[test]

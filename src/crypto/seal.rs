@@ -79,7 +79,7 @@ pub struct SealedEnd {
 
 /// Seals the plaintext of one chunk, or of the rest of a file, that comes in order and in pieces of any size.
 ///
-/// At most as many segments as the batch has ([`LANES`] by default: 1 MiB with the default geometry) wait in memory, and
+/// At most as many segments as the batch has ([`LANES`] by default: 512 KiB with the default geometry) wait in memory, and
 /// only as much is allocated as has been given. A segment is sealed when it is whole and more follows, since the last one
 /// of a file is sealed otherwise. Chunks of one file may be sealed by several sealers at the same time.
 ///
