@@ -5,7 +5,8 @@ import { createRoot } from "react-dom/client";
 import { io } from "socket.io-client";
 
 const SERVER_URL = window.SERVER_URL;
-const socket = io(SERVER_URL);
+// Connected once somebody listens: what comes before would be lost.
+const socket = io(SERVER_URL, { autoConnect: false });
 
 const size = (bytes) => (bytes === null ? "unknown" : `${(bytes / 1048576).toFixed(1)} MiB`);
 
@@ -30,8 +31,11 @@ function App() {
     socket.on("connected", ({ message }) => setGreeting(message));
     socket.on("connect", () => socket.emit("subscribe_all"));
     socket.on("transfer_update", follow);
-    if (socket.connected) socket.emit("subscribe_all");
-    return () => socket.off();
+    socket.connect();
+    return () => {
+      socket.off();
+      socket.disconnect();
+    };
   }, []);
 
   async function upload() {
