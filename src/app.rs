@@ -16,6 +16,7 @@ use crate::services::access::Access;
 use crate::services::downloads::Downloads;
 use crate::services::keys::KeysError;
 use crate::services::live;
+use crate::services::resumable::Resumable;
 use crate::services::scrub::Scrub;
 use crate::services::space::Space;
 use crate::services::storage::Storage;
@@ -69,6 +70,7 @@ struct Inner {
     layout: Layout,
     status: StatusStore,
     uploads: Uploads,
+    resumable: Resumable,
     downloads: Downloads,
     access: Access,
     space: Space,
@@ -128,6 +130,7 @@ impl App {
             layout,
             status,
             uploads,
+            resumable: Resumable::default(),
             downloads,
             access,
             space,
@@ -142,6 +145,11 @@ impl App {
     /// Uploads.
     pub fn uploads(&self) -> &Uploads {
         &self.0.uploads
+    }
+
+    /// Uploads that survive anything.
+    pub fn resumable(&self) -> &Resumable {
+        &self.0.resumable
     }
 
     /// Downloads.

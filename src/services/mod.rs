@@ -9,6 +9,7 @@ pub mod live;
 mod pipeline;
 pub mod reading;
 pub mod rekey;
+pub mod resumable;
 pub mod scrub;
 pub mod space;
 pub mod storage;
