@@ -16,7 +16,7 @@ use crate::services::access::Access;
 use crate::services::downloads::Downloads;
 use crate::services::keys::KeysError;
 use crate::services::live;
-use crate::services::resumable::Resumable;
+use crate::services::resumable::{self, Resumable};
 use crate::services::scrub::Scrub;
 use crate::services::space::Space;
 use crate::services::storage::Storage;
@@ -87,6 +87,18 @@ pub struct Held {
     _lock: Lock,
 }
 
+fn resumable_limits(settings: &Settings) -> resumable::Limits {
+    resumable::Limits {
+        size: settings.max_resumable_size,
+        chunks: settings.max_chunks,
+        chunk_size: settings.max_file_size,
+        unfinished: settings.max_unfinished,
+        per_client: settings.max_unfinished_per_client,
+        reserved: settings.max_reserved,
+        expiry: settings.upload_expiry,
+    }
+}
+
 impl App {
     /// Takes the storage directory, reads and mends what is there, and builds the services.
     ///
@@ -118,11 +130,18 @@ impl App {
             settings.max_file_size,
             durability,
         );
+        let resumable = Resumable::new(uploads.clone(), resumable_limits(&settings));
+        resumable.restore().await.map_err(|source| storage::unusable(&settings, source))?;
         let downloads = Downloads::new(files, status.clone(), keys);
         let access = Access::new(settings.auth, settings.api_keys.iter().map(String::as_str));
         let (hub, seats) = (live::watch(&status), Arc::new(Semaphore::new(settings.max_connections)));
         let (running, until) = (hub.clone(), stopping.clone());
         tokio::spawn(async move { until.run_until_cancelled(running.run()).await });
+        let (janitor, until) = (resumable.clone(), stopping.clone());
+        tokio::spawn(async move {
+            janitor.go_on().await;
+            janitor.run_janitor(until).await;
+        });
         // After the hub listens: what is found is told to subscribers too.
         scrub.map(tokio::spawn);
         let inner = Inner {
@@ -130,7 +149,7 @@ impl App {
             layout,
             status,
             uploads,
-            resumable: Resumable::default(),
+            resumable,
             downloads,
             access,
             space,

@@ -55,6 +55,6 @@ pub async fn mend(settings: &Settings, storage: &Storage, opened: &Opened) -> Re
     Ok(())
 }
 
-fn unusable(settings: &Settings, source: io::Error) -> StartError {
+pub(super) fn unusable(settings: &Settings, source: io::Error) -> StartError {
     StartError::Storage { path: settings.upload_dir.clone(), source }
 }

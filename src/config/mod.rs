@@ -39,6 +39,18 @@ pub struct Settings {
     pub durability: Durability,
     /// Bytes that one request may bring.
     pub max_file_size: u64,
+    /// Bytes that an upload in pieces may bring; `None`: what fits.
+    pub max_resumable_size: Option<u64>,
+    /// Chunks of an upload.
+    pub max_chunks: u32,
+    /// Unfinished uploads in all.
+    pub max_unfinished: usize,
+    /// Unfinished uploads of one address.
+    pub max_unfinished_per_client: usize,
+    /// Bytes that unfinished uploads may still have to come; `None`: what fits.
+    pub max_reserved: Option<u64>,
+    /// How long an unfinished upload is kept without a byte.
+    pub upload_expiry: Duration,
     /// Bytes that stay free.
     pub min_free_space: u64,
     /// Ended transfers that are remembered.
@@ -209,6 +221,12 @@ impl Settings {
             log_file: take(raw, "log_file", |text| path(text).filter(|path| path.file_name().is_some()))?,
             durability: take(raw, "durability", choice)?,
             max_file_size: take(raw, "max_file_size", |text| value::size(text).filter(|size| *size > 0))?,
+            max_resumable_size: take(raw, "max_resumable_size", size_or_none)?,
+            max_chunks: take(raw, "max_chunks", |text| text.trim().parse().ok().filter(|count| *count > 0))?,
+            max_unfinished: take(raw, "max_unfinished", count)?,
+            max_unfinished_per_client: take(raw, "max_unfinished_per_client", count)?,
+            max_reserved: take(raw, "max_reserved", size_or_none)?,
+            upload_expiry: take(raw, "upload_expiry", value::duration)?,
             min_free_space: take(raw, "min_free_space", value::size)?,
             history_limit: take(raw, "history_limit", count)?,
             journal_size: take(raw, "journal_size", value::size)?,
@@ -300,6 +318,10 @@ fn take<T>(raw: &Raw, key: &'static str, read: impl FnOnce(&str) -> Option<T>) -
 
 fn path(text: &str) -> Option<PathBuf> {
     (!text.trim().is_empty()).then(|| PathBuf::from(text.trim()))
+}
+
+fn size_or_none(text: &str) -> Option<Option<u64>> {
+    value::size(text).map(|size| (size > 0).then_some(size))
 }
 
 fn count(text: &str) -> Option<usize> {

@@ -28,6 +28,8 @@ const fn spec(
 }
 
 const SIZE: &str = "a number of bytes, also with KiB, MiB, GiB, TiB, KB, MB, GB or TB";
+const SIZE_OR_NONE: &str =
+    "a number of bytes, also with KiB, MiB, GiB, TiB, KB, MB, GB or TB; 0 for what fits";
 const DURATION: &str = "a number of seconds, also with s, m or h";
 const COUNT: &str = "a whole number from 1";
 
@@ -56,6 +58,42 @@ pub const SPECS: &[Spec] = &[
         "104857600",
         SIZE,
         "The largest file that one request may bring",
+    ),
+    spec(
+        "max_resumable_size",
+        &["MAX_RESUMABLE_SIZE"],
+        "0",
+        SIZE_OR_NONE,
+        "The largest file that an upload in pieces may bring",
+    ),
+    spec("max_chunks", &["MAX_CHUNKS"], "65536", COUNT, "The most numbered chunks that a file may come in"),
+    spec(
+        "max_unfinished",
+        &["MAX_UNFINISHED"],
+        "1000",
+        COUNT,
+        "Uploads that may be unfinished and wait to be resumed, in all",
+    ),
+    spec(
+        "max_unfinished_per_client",
+        &["MAX_UNFINISHED_PER_CLIENT"],
+        "100",
+        COUNT,
+        "Uploads that may be unfinished and wait to be resumed, of one address",
+    ),
+    spec(
+        "max_reserved",
+        &["MAX_RESERVED"],
+        "0",
+        SIZE_OR_NONE,
+        "Bytes that unfinished uploads may have announced and not yet sent, in all",
+    ),
+    spec(
+        "upload_expiry",
+        &["UPLOAD_EXPIRY"],
+        "24h",
+        DURATION,
+        "How long an unfinished upload is kept without a byte",
     ),
     spec(
         "min_free_space",

@@ -79,9 +79,14 @@ impl Meter {
 /// Every kind of transfer reports here, and only here: a body, a chunk, a part of a batch.
 #[derive(Debug)]
 pub struct Live {
-    meter: Mutex<Meter>,
-    total: Option<u64>,
+    state: Mutex<LiveState>,
     at_most: Option<u64>,
+}
+
+#[derive(Debug)]
+struct LiveState {
+    meter: Meter,
+    total: Option<u64>,
 }
 
 impl Live {
@@ -89,7 +94,26 @@ impl Live {
     /// Where only that is known (the length of a form: its file, and some fields), percent and time to go follow it, and
     /// the total stays unknown.
     pub fn new(total: Option<u64>, at_most: Option<u64>, now: Instant) -> Self {
-        Self { meter: Mutex::new(Meter::new(now)), total, at_most }
+        Self { state: Mutex::new(LiveState { meter: Meter::new(now), total }), at_most }
+    }
+
+    /// The client has said how many bytes there will be.
+    pub fn set_total(&self, total: u64) {
+        self.state().total = Some(total);
+    }
+
+    /// So many bytes were through before: they count as done, and not for the speed.
+    pub fn go_on_from(&self, done: u64) {
+        let mut state = self.state();
+        state.meter = Meter { done, counted: done, ..Meter::new(Instant::now()) };
+    }
+
+    /// So many bytes are through in all. Fewer than before, since some came to nothing, change nothing: progress never
+    /// goes back.
+    pub fn reach(&self, done: u64) {
+        let mut state = self.state();
+        let more = done.saturating_sub(state.meter.done());
+        state.meter.add(more, Instant::now());
     }
 
     /// `bytes` more are through.
@@ -99,23 +123,25 @@ impl Live {
 
     /// `bytes` more are through, at `now`.
     pub fn add_at(&self, bytes: u64, now: Instant) {
-        self.meter().add(bytes, now);
+        self.state().meter.add(bytes, now);
     }
 
     /// Bytes that are through.
     pub fn done(&self) -> u64 {
-        self.meter().done()
+        self.state().meter.done()
     }
 
     /// Whole percent.
     pub fn percent(&self) -> u8 {
-        percent(self.done(), self.total.or(self.at_most))
+        let state = self.state();
+        percent(state.meter.done(), state.total.or(self.at_most))
     }
 
     /// Writes into a transfer how far it is at `now`.
     pub fn show(&self, transfer: &mut Transfer, now: Instant) {
-        let total = self.total.or(self.at_most);
-        let meter = self.meter();
+        let LiveState { meter, total } = &*self.state();
+        transfer.total_bytes = total.or(transfer.total_bytes);
+        let total = total.or(self.at_most);
         transfer.transferred_bytes = meter.done();
         transfer.progress = percent(meter.done(), total);
         transfer.speed = meter.speed(now);
@@ -123,8 +149,8 @@ impl Live {
     }
 
     /// A plain lock: nothing waits while it is held.
-    fn meter(&self) -> MutexGuard<'_, Meter> {
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, LiveState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

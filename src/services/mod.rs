@@ -1,6 +1,7 @@
 //! The rules: what may happen when. Nothing here knows of HTTP.
 
 pub mod access;
+pub(crate) mod checksum;
 pub mod decrypt;
 pub mod downloads;
 pub mod import;

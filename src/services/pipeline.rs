@@ -8,6 +8,8 @@
 //! an abort, not an end of file.
 //!
 //! With a key, what is written is sealed; the SHA-256 is that of the plain content all the same.
+//!
+//! What is long and can be resumed is [marked](Marker) from time to time: up to there it survives a crash.
 
 use std::io;
 use std::sync::Arc;
@@ -15,11 +17,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::writer::{GATHER, Target, Writer, Written};
-use crate::crypto::FileKey;
+use super::checksum::PieceHash;
+use super::writer::{GATHER, Opening, Target, Writer};
 use crate::domain::Digest;
 
 /// So many bytes wait in memory before threads are put to work.
@@ -29,22 +31,42 @@ const UNDECIDED: usize = 1 << 20;
 /// Pieces that may wait for the disk or the hash; hyper's pieces are at most 256 KiB.
 const DEPTH: usize = 2;
 
-/// Takes the bytes of one upload.
+/// Takes the bytes of one upload, or of a part of one.
 pub(super) struct Pipeline {
     target: Target,
-    form: Form,
+    opening: Opening,
+    hashes: Hashes,
+    /// So many bytes wait in memory before threads are put to work.
+    patience: usize,
+    marker: Option<Marker>,
     state: State,
 }
 
-/// How content is stored.
+/// Called by the writer after every so many bytes, with all hashes at that point.
 #[derive(Clone)]
-pub(super) enum Form {
-    /// As it is.
-    Plain,
-    /// As it is, but that may change.
-    Undecided,
-    /// In a container.
-    Sealed(Arc<FileKey>),
+pub(super) struct Marker {
+    pub(super) every: u64,
+    pub(super) mark: Arc<dyn Fn(&mut Writer, &Hashes) -> io::Result<()> + Send + Sync>,
+}
+
+/// What is computed of the bytes that pass.
+#[derive(Clone, Default)]
+pub(super) struct Hashes {
+    /// SHA-256 of the whole file, or of the chunk.
+    pub(super) whole: Sha256,
+    /// What the client has sent a checksum of.
+    pub(super) piece: PieceHash,
+}
+
+impl Hashes {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.whole.update(bytes);
+        self.piece.update(bytes);
+    }
+
+    pub(super) fn digest(self) -> Digest {
+        Digest::new(self.whole.finalize().into())
+    }
 }
 
 enum State {
@@ -54,15 +76,18 @@ enum State {
 
 struct Stages {
     writer: mpsc::Sender<Piece>,
-    written: JoinHandle<io::Result<(Written, Option<Digest>)>>,
+    written: JoinHandle<io::Result<(Writer, Option<Hashes>)>>,
     /// Hashes beside the writer; without it, the writer does both.
     hasher: Option<Hasher>,
+    /// Bytes since the last mark.
+    unmarked: u64,
+    every: Option<u64>,
     _running: Running,
 }
 
 struct Hasher {
     pieces: mpsc::Sender<Piece>,
-    hashed: JoinHandle<Option<Digest>>,
+    hashed: JoinHandle<Option<Hashes>>,
 }
 
 /// Counts the uploads that stream.
@@ -83,32 +108,44 @@ impl Drop for Running {
     }
 }
 
-#[derive(Clone)]
 enum Piece {
     Data(Bytes),
+    /// Here the hashes pass from whoever hashes to the writer.
+    Mark(Passing),
     End,
 }
 
-impl Form {
-    pub(super) fn key(&self) -> Option<Arc<FileKey>> {
-        match self {
-            Self::Plain | Self::Undecided => None,
-            Self::Sealed(key) => Some(Arc::clone(key)),
-        }
-    }
+enum Passing {
+    Out(oneshot::Sender<Hashes>),
+    In(oneshot::Receiver<Hashes>),
+    /// The writer hashes itself.
+    Own,
 }
 
 impl Pipeline {
     /// A pipeline to `target`.
-    pub(super) const fn new(target: Target, form: Form) -> Self {
-        Self { target, form, state: State::Gathering { pieces: Vec::new(), length: 0 } }
+    pub(super) const fn new(target: Target, opening: Opening, hashes: Hashes) -> Self {
+        let state = State::Gathering { pieces: Vec::new(), length: 0 };
+        Self { target, opening, hashes, patience: SMALL, marker: None, state }
+    }
+
+    /// Lets more bytes wait in memory: it may still turn out that they are to be sealed.
+    #[must_use]
+    pub(super) fn undecided(self) -> Self {
+        Self { patience: UNDECIDED, ..self }
+    }
+
+    /// Has what passes marked from time to time.
+    #[must_use]
+    pub(super) fn marked(self, marker: Marker) -> Self {
+        Self { marker: Some(marker), ..self }
     }
 
     /// Changes how the content is stored, if that can still be done: `false` if bytes are on their way already.
-    pub(super) fn decide(&mut self, form: Form) -> bool {
+    pub(super) fn decide(&mut self, opening: Opening) -> bool {
         let undecided = matches!(self.state, State::Gathering { .. });
         if undecided {
-            self.form = form;
+            self.opening = opening;
         }
         undecided
     }
@@ -127,77 +164,104 @@ impl Pipeline {
                 // A client that sends byte by byte must not make memory of each.
                 *length += piece.len() + size_of::<Bytes>();
                 pieces.push(piece);
-                let most = if matches!(self.form, Form::Undecided) { UNDECIDED } else { SMALL };
-                if *length <= most {
+                if *length <= self.patience {
                     return Ok(());
                 }
                 let pieces = std::mem::take(pieces);
-                let mut stages = Stages::start(self.target.clone(), self.form.key());
+                let (target, opening) = (self.target.clone(), self.opening.clone());
+                let mut stages = Stages::start(target, opening, self.hashes.clone(), self.marker.clone());
                 for piece in pieces {
-                    stages.send(Piece::Data(piece)).await?;
+                    stages.push(piece).await?;
                 }
                 self.state = State::Streaming(stages);
                 Ok(())
             }
-            State::Streaming(stages) => stages.send(Piece::Data(piece)).await,
+            State::Streaming(stages) => stages.push(piece).await,
         }
     }
 
-    /// Everything has come: waits until it is written, flushed and hashed.
+    /// Everything has come: waits until it is written and hashed, and has `last` do the rest on a blocking thread.
     ///
     /// # Errors
-    /// What writing said.
-    pub(super) async fn finish(self) -> io::Result<(Written, Digest)> {
+    /// What writing or `last` said.
+    pub(super) async fn end<T: Send + 'static>(
+        self,
+        last: impl FnOnce(Writer, Hashes) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         match self.state {
-            State::Gathering { pieces, length } => {
+            State::Gathering { pieces, .. } => {
+                let length = pieces.iter().map(Bytes::len).sum::<usize>();
                 // Too little to set space aside for.
                 let target = Target { expected: 0, ..self.target };
-                let key = self.form.key();
+                let (opening, mut hashes) = (self.opening, self.hashes);
                 blocking(move || {
                     if !target.space.has_room_for(length as u64) {
                         return Err(io::ErrorKind::StorageFull.into());
                     }
-                    let mut writer = Writer::create(target, key)?;
+                    let mut writer = Writer::open(target, opening)?;
                     writer.append(&pieces)?;
-                    let mut hasher = Sha256::new();
-                    pieces.iter().for_each(|piece| hasher.update(piece));
-                    Ok((writer.finish()?, Digest::new(hasher.finalize().into())))
+                    pieces.iter().for_each(|piece| hashes.update(piece));
+                    last(writer, hashes)
                 })
                 .await
             }
             State::Streaming(mut stages) => {
-                stages.send(Piece::End).await?;
-                let (written, digest) = stages.written.await.map_err(io::Error::other)??;
-                let digest = match stages.hasher {
-                    None => digest,
+                stages.end().await?;
+                let (writer, hashes) = stages.written.await.map_err(io::Error::other)??;
+                let hashes = match stages.hasher {
+                    None => hashes,
                     Some(hasher) => hasher.hashed.await.map_err(io::Error::other)?,
                 };
-                Ok((written, digest.ok_or_else(ended)?))
+                let hashes = hashes.ok_or_else(ended)?;
+                blocking(move || last(writer, hashes)).await
             }
         }
     }
 }
 
 impl Stages {
-    fn start(target: Target, key: Option<Arc<FileKey>>) -> Self {
+    fn start(target: Target, opening: Opening, hashes: Hashes, marker: Option<Marker>) -> Self {
         let (running, others) = Running::start();
         let beside = others == 0;
-        let here = (!beside).then(Sha256::new);
+        let here = (!beside).then(|| hashes.clone());
+        let every = marker.as_ref().map(|marker| marker.every);
         let (writer, pieces) = mpsc::channel(DEPTH);
-        let written = tokio::task::spawn_blocking(move || write(target, key, pieces, here));
+        let written = tokio::task::spawn_blocking(move || {
+            let mark = |writer: &mut Writer, hashes: &Hashes| match &marker {
+                Some(marker) => (marker.mark)(writer, hashes),
+                None => Ok(()),
+            };
+            write(target, opening, pieces, here, mark)
+        });
         let hasher = beside.then(|| {
             let (sender, pieces) = mpsc::channel(DEPTH);
-            Hasher { pieces: sender, hashed: tokio::task::spawn_blocking(move || hash(pieces)) }
+            Hasher { pieces: sender, hashed: tokio::task::spawn_blocking(move || hash(pieces, hashes)) }
         });
-        Self { writer, written, hasher, _running: running }
+        Self { writer, written, hasher, unmarked: 0, every, _running: running }
     }
 
-    async fn send(&mut self, piece: Piece) -> io::Result<()> {
+    async fn push(&mut self, piece: Bytes) -> io::Result<()> {
+        self.unmarked += piece.len() as u64;
+        self.send(Piece::Data(piece.clone()), Piece::Data(piece)).await?;
+        if self.every.is_some_and(|every| self.unmarked >= every) {
+            self.unmarked = 0;
+            let (sender, receiver) = oneshot::channel();
+            let receiving = if self.hasher.is_some() { Passing::In(receiver) } else { Passing::Own };
+            self.send(Piece::Mark(Passing::Out(sender)), Piece::Mark(receiving)).await?;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self) -> io::Result<()> {
+        self.send(Piece::End, Piece::End).await
+    }
+
+    async fn send(&mut self, to_hasher: Piece, to_writer: Piece) -> io::Result<()> {
         let hashes = match &self.hasher {
             None => true,
-            Some(hasher) => hasher.pieces.send(piece.clone()).await.is_ok(),
+            Some(hasher) => hasher.pieces.send(to_hasher).await.is_ok(),
         };
-        if hashes && self.writer.send(piece).await.is_ok() {
+        if hashes && self.writer.send(to_writer).await.is_ok() {
             return Ok(());
         }
         // One of the two has given up: the writer says why.
@@ -210,19 +274,20 @@ impl Stages {
 
 fn write(
     target: Target,
-    key: Option<Arc<FileKey>>,
+    opening: Opening,
     mut pieces: mpsc::Receiver<Piece>,
-    mut hasher: Option<Sha256>,
-) -> io::Result<(Written, Option<Digest>)> {
-    let mut writer = Writer::create(target, key)?;
+    mut hashes: Option<Hashes>,
+    mark: impl Fn(&mut Writer, &Hashes) -> io::Result<()>,
+) -> io::Result<(Writer, Option<Hashes>)> {
+    let mut writer = Writer::open(target, opening)?;
     let mut gathered: Vec<Bytes> = Vec::with_capacity(GATHER);
     loop {
         let mut next = pieces.blocking_recv();
-        let ended_well = loop {
+        // What follows those that are gathered, if it is something else.
+        let other = loop {
             match next {
                 Some(Piece::Data(bytes)) => gathered.push(bytes),
-                Some(Piece::End) => break Some(true),
-                None => break Some(false),
+                other => break Some(other),
             }
             if gathered.len() == GATHER {
                 break None;
@@ -232,29 +297,38 @@ fn write(
                 Err(_) => break None,
             }
         };
-        if let Some(hasher) = &mut hasher {
-            gathered.iter().for_each(|piece| hasher.update(piece));
+        if let Some(hashes) = &mut hashes {
+            gathered.iter().for_each(|piece| hashes.update(piece));
         }
         writer.append(&gathered)?;
         gathered.clear();
-        match ended_well {
-            None => {}
-            Some(true) => {
-                let digest = hasher.map(|hasher| Digest::new(hasher.finalize().into()));
-                return Ok((writer.finish()?, digest));
+        match other {
+            // The last of these was data.
+            None | Some(Some(Piece::Data(_))) => {}
+            Some(Some(Piece::Mark(Passing::In(passed)))) => {
+                let passed = passed.blocking_recv().map_err(|_| ended())?;
+                mark(&mut writer, &passed)?;
             }
-            Some(false) => return Err(ended()),
+            Some(Some(Piece::Mark(_))) => {
+                if let Some(hashes) = &hashes {
+                    mark(&mut writer, hashes)?;
+                }
+            }
+            Some(Some(Piece::End)) => return Ok((writer, hashes)),
+            Some(None) => return Err(ended()),
         }
     }
 }
 
 /// `None`: given up.
-fn hash(mut pieces: mpsc::Receiver<Piece>) -> Option<Digest> {
-    let mut hasher = Sha256::new();
+fn hash(mut pieces: mpsc::Receiver<Piece>, mut hashes: Hashes) -> Option<Hashes> {
     loop {
         match pieces.blocking_recv()? {
-            Piece::Data(bytes) => hasher.update(&bytes),
-            Piece::End => return Some(Digest::new(hasher.finalize().into())),
+            Piece::Data(bytes) => hashes.update(&bytes),
+            // Who no longer waits has given up.
+            Piece::Mark(Passing::Out(writer)) => _ = writer.send(hashes.clone()),
+            Piece::Mark(_) => {}
+            Piece::End => return Some(hashes),
         }
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::keys::Keys;
-use super::pipeline::{Form, Pipeline, blocking};
+use super::pipeline::{Hashes, Pipeline, blocking};
 use super::space::Space;
-use super::writer::{Target, Written};
+use super::writer::{Opening, Target, Written};
+use crate::crypto::FileKey;
 use crate::domain::{
     Change, Client, Completion, Digest, Direction, FileName, Priority, Start, Timestamp, Transfer, TransferId,
 };
@@ -18,13 +19,13 @@ use crate::store::{Durability, Layout, files, is_full};
 /// Takes uploads.
 #[derive(Clone)]
 pub struct Uploads {
-    layout: Layout,
-    status: StatusStore,
-    space: Space,
-    keys: Keys,
-    sealing: Sealing,
+    pub(super) layout: Layout,
+    pub(super) status: StatusStore,
+    pub(super) space: Space,
+    pub(super) keys: Keys,
+    pub(super) sealing: Sealing,
     max_file_size: u64,
-    durability: Durability,
+    pub(super) durability: Durability,
 }
 
 /// Which files are sealed.
@@ -84,7 +85,7 @@ pub enum UploadError {
 }
 
 impl UploadError {
-    fn storage(error: &io::Error) -> Self {
+    pub(super) fn storage(error: &io::Error) -> Self {
         if is_full(error) { Self::Full } else { Self::Storage(error.to_string()) }
     }
 }
@@ -177,11 +178,7 @@ impl Uploads {
     /// [`UploadError::Storage`]: there is no key to seal it with.
     pub async fn begin(&self, beginning: Beginning) -> Result<Upload, UploadError> {
         let sealed = self.sealing.decide(beginning.encryption);
-        let form = match (sealed, beginning.may_change) {
-            (true, _) => self.sealed_form().await?,
-            (false, true) => Form::Undecided,
-            (false, false) => Form::Plain,
-        };
+        let key = self.key(sealed).await?;
         let id = TransferId::new();
         let filename = beginning.filename.clone();
         let expected = beginning.at_most.or(beginning.size).unwrap_or(0).min(self.max_file_size);
@@ -202,8 +199,10 @@ impl Uploads {
             space: self.space.clone(),
             durability: self.durability,
         };
+        let pipeline = Pipeline::new(target.clone(), Opening::New(key), Hashes::default());
+        let undecided = beginning.may_change && !sealed;
         Ok(Upload {
-            pipeline: Some(Pipeline::new(target.clone(), form)),
+            pipeline: Some(if undecided { pipeline.undecided() } else { pipeline }),
             target,
             sealed,
             live: self.status.track(id, beginning.size, beginning.at_most),
@@ -214,9 +213,50 @@ impl Uploads {
         })
     }
 
-    async fn sealed_form(&self) -> Result<Form, UploadError> {
-        let key = self.keys.file_key().await.map_err(|error| UploadError::storage(&error))?;
-        Ok(Form::Sealed(key))
+    /// Gives a whole, flushed upload its name. The caller does away with what is staged, or keeps it.
+    ///
+    /// # Errors
+    /// [`UploadError`]; it has no name then.
+    pub(super) async fn publish(
+        &self,
+        id: TransferId,
+        written: &Written,
+        actual: Digest,
+        ending: Ending,
+    ) -> Result<Arc<Transfer>, UploadError> {
+        if let Some(expected) = ending.sha256.filter(|expected| *expected != actual) {
+            return Err(UploadError::ChecksumMismatch { expected, actual });
+        }
+        let sealed = written.seal.is_some();
+        let staged = written.staged.path();
+        let publish = Publish::new(&self.layout, staged, &ending.filename, sealed, ending.condition.clone());
+        let completion = Completion {
+            id,
+            at: Timestamp::now(),
+            filename: ending.filename,
+            client: ending.client,
+            priority: ending.priority,
+            seal: written.seal,
+            checksum: actual,
+            file: written.file.clone(),
+        };
+        let commit = self.status.commit(Change::Completed(completion), Some(publish));
+        commit.await.map_err(|error| match error {
+            CommitError::Condition => UploadError::Condition(ending.condition),
+            CommitError::NameTaken => UploadError::NameTaken,
+            CommitError::Full(_) => UploadError::Full,
+            CommitError::Impossible(_) | CommitError::Io(_) | CommitError::Unusable => {
+                UploadError::Storage(error.to_string())
+            }
+        })
+    }
+
+    /// What an upload is sealed with.
+    pub(super) async fn key(&self, sealed: bool) -> Result<Option<Arc<FileKey>>, UploadError> {
+        match sealed {
+            true => self.keys.file_key().await.map(Some).map_err(|error| UploadError::storage(&error)),
+            false => Ok(None),
+        }
     }
 }
 
@@ -309,66 +349,29 @@ impl Upload {
             return Err(UploadError::Storage("the upload has ended before".into()));
         };
         let sealed = self.uploads.sealing.decide(ending.encryption);
-        let form = match (sealed == self.sealed, sealed) {
-            (true, _) => None,
-            (false, true) => Some(self.uploads.sealed_form().await?),
-            (false, false) => Some(Form::Plain),
-        };
-        let convert = form.filter(|form| !pipeline.decide(form.clone()));
-        let (written, digest) = pipeline.finish().await.map_err(|error| UploadError::storage(&error))?;
-        let Some(form) = convert else { return Ok((written, digest)) };
+        let key = if sealed == self.sealed { None } else { Some(self.uploads.key(sealed).await?) };
+        let convert = key.filter(|key| !pipeline.decide(Opening::New(key.clone())));
+        let written = pipeline.end(|writer, hashes| Ok((writer.finish()?, hashes.digest())));
+        let (written, digest) = written.await.map_err(|error| UploadError::storage(&error))?;
+        let Some(key) = convert else { return Ok((written, digest)) };
         // Bytes were on the disk before the client said how it wants them.
         let (target, keys) = (self.target.clone(), self.uploads.keys.clone());
         let converted = blocking(move || {
             let keyring = keys.make().map_err(io::Error::other)?;
-            written.convert(target, form.key(), &keyring)
+            written.convert(target, key, &keyring)
         });
         Ok((converted.await.map_err(|error| UploadError::storage(&error))?, digest))
     }
 
     async fn publish(&mut self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {
         let (written, actual) = self.write(&ending).await?;
-        let refused = match ending.sha256 {
-            Some(expected) if expected != actual => Some(UploadError::ChecksumMismatch { expected, actual }),
-            _ => None,
-        };
-        let result = match refused {
-            Some(refused) => Err(refused),
-            None => {
-                let publish = Publish::new(
-                    &self.uploads.layout,
-                    written.staged.path(),
-                    &ending.filename,
-                    written.seal.is_some(),
-                    ending.condition.clone(),
-                );
-                let completion = Completion {
-                    id: self.attempt.id,
-                    at: Timestamp::now(),
-                    filename: ending.filename,
-                    client: ending.client,
-                    priority: ending.priority,
-                    seal: written.seal,
-                    checksum: actual,
-                    file: written.file.clone(),
-                };
-                let commit = self.uploads.status.commit(Change::Completed(completion), Some(publish));
-                commit.await.map_err(|error| match error {
-                    CommitError::Condition => UploadError::Condition(ending.condition),
-                    CommitError::NameTaken => UploadError::NameTaken,
-                    CommitError::Full(_) => UploadError::Full,
-                    CommitError::Impossible(_) | CommitError::Io(_) | CommitError::Unusable => {
-                        UploadError::Storage(error.to_string())
-                    }
-                })
-            }
-        };
-        match &result {
+        let published = self.uploads.publish(self.attempt.id, &written, actual, ending).await;
+        match &published {
             Ok(_) => written.staged.published(),
             // Freeing a large file's blocks takes its time.
             Err(_) => _ = tokio::task::spawn_blocking(move || drop(written)),
         }
-        result
+        published
     }
 }
 

@@ -3,8 +3,10 @@
 use std::io::{self, IoSlice, Read};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::space::Space;
-use crate::crypto::{self, Ends, FileKey, Sealer};
+use crate::crypto::{self, Ends, FileKey, SealError, Sealer};
 use crate::domain::{Hex16, Seal, StoredFile, TransferId};
 use crate::store::uploads::Staged;
 use crate::store::{Durability, Layout};
@@ -31,13 +33,28 @@ pub(crate) struct Written {
     pub(crate) seal: Option<Seal>,
 }
 
+/// Which bytes of an upload are written, and how.
+#[derive(Clone)]
+pub(crate) enum Opening {
+    /// All of them, to a new data file; with a key, it seals.
+    New(Option<Arc<FileKey>>),
+    /// Those from `offset` on. Of a sealed upload, the last ones before do not fill a segment yet: they are its `tail`.
+    Resume { key: Option<Arc<FileKey>>, offset: u64, tail: Arc<Zeroizing<Vec<u8>>> },
+    /// Those of a chunk, in its place. `size` is that of all chunks but the last.
+    Chunk { key: Option<Arc<FileKey>>, number: u32, size: u64 },
+    /// Those of a chunk whose place is not known yet, to a data file of its own.
+    Part { key: Option<Arc<FileKey>>, part: TransferId },
+}
+
 /// Writes a data file: as it comes, or as a container. What is sealed touches the disk in no other form.
 pub(crate) struct Writer {
     target: Target,
     staged: Staged,
     sealing: Option<Sealing>,
-    /// Bytes of plain content.
+    /// Up to where there is plain content.
     length: u64,
+    /// Where the writing began: in the plain content, and in the data file.
+    begin: (u64, u64),
 }
 
 struct Sealing {
@@ -45,38 +62,93 @@ struct Sealing {
     sealer: Sealer,
 }
 
+impl Sealing {
+    fn new(
+        key: Arc<FileKey>,
+        sealer: impl FnOnce(Arc<FileKey>) -> Result<Sealer, SealError>,
+    ) -> io::Result<Self> {
+        Ok(Self { sealer: sealer(Arc::clone(&key)).map_err(io::Error::other)?, key })
+    }
+}
+
 impl Writer {
-    /// A writer to the data file of an upload; with a key, it seals.
+    /// A writer to the data file of a new upload; with a key, it seals.
     pub(crate) fn create(target: Target, key: Option<Arc<FileKey>>) -> io::Result<Self> {
-        let staged = Staged::create(&target.layout, target.id, 0)?;
-        Self::to(staged, target, key)
+        Self::open(target, Opening::New(key))
+    }
+
+    pub(crate) fn open(target: Target, opening: Opening) -> io::Result<Self> {
+        match opening {
+            Opening::New(key) => {
+                let staged = Staged::create(&target.layout, target.id, 0)?;
+                Self::to(staged, target, key)
+            }
+            Opening::Part { key, part } => {
+                let staged = Staged::chunk(&target.layout, target.id, part)?;
+                Self::to(staged, target, key)
+            }
+            Opening::Resume { key: None, offset, .. } => {
+                let staged = Staged::resume(&target.layout, target.id, offset)?;
+                staged.cut(offset)?;
+                Self::from(staged, target, None, offset)
+            }
+            Opening::Resume { key: Some(key), offset, tail } => {
+                let geometry = key.header().geometry;
+                let begin = offset.saturating_sub(tail.len() as u64);
+                let segment = begin / u64::from(geometry.segment_size());
+                let position = geometry.segment_position(segment).map_err(io::Error::other)?;
+                let staged = Staged::resume(&target.layout, target.id, position)?;
+                staged.cut(position)?;
+                let sealing = Sealing::new(key, |key| Sealer::from_segment(key, segment))?;
+                let mut writer = Self::from(staged, target, Some(sealing), begin)?;
+                writer.append(&[tail.as_slice()])?;
+                Ok(writer)
+            }
+            Opening::Chunk { key, number, size } => {
+                let start = size.saturating_mul(number.into());
+                let sealing = key.map(|key| Sealing::new(key, |key| Sealer::chunk(key, number.into())));
+                let sealing = sealing.transpose()?;
+                let position = match &sealing {
+                    None => start,
+                    Some(Sealing { key, .. }) => {
+                        key.header().geometry.chunk_position(number.into()).map_err(io::Error::other)?
+                    }
+                };
+                let staged = Staged::resume(&target.layout, target.id, position)?;
+                Self::from(staged, target, sealing, start)
+            }
+        }
     }
 
     fn to(staged: Staged, target: Target, key: Option<Arc<FileKey>>) -> io::Result<Self> {
-        let sealing = key.map(|key| {
-            Ok::<_, io::Error>(Sealing {
-                sealer: Sealer::chunk(Arc::clone(&key), 0).map_err(io::Error::other)?,
-                key,
-            })
-        });
-        let mut writer = Self { target, staged, sealing: sealing.transpose()?, length: 0 };
-        writer.reserve(writer.target.expected)?;
-        if let Some(sealing) = &writer.sealing {
-            writer.staged.append(&mut [IoSlice::new(&sealing.key.header_bytes())])?;
+        let header = key.as_ref().map(|key| key.header_bytes());
+        let sealing = key.map(|key| Sealing::new(key, |key| Sealer::chunk(key, 0))).transpose()?;
+        let mut writer = Self::from(staged, target, sealing, 0)?;
+        if let Some(header) = header {
+            writer.staged.append(&mut [IoSlice::new(&header)])?;
         }
         Ok(writer)
     }
 
-    /// Sets space aside for so many bytes of content.
+    fn from(staged: Staged, target: Target, sealing: Option<Sealing>, begin: u64) -> io::Result<Self> {
+        let begin = (begin, staged.written());
+        let mut writer = Self { target, staged, sealing, length: begin.0, begin };
+        writer.reserve(begin.0 + writer.target.expected)?;
+        Ok(writer)
+    }
+
+    /// Sets space aside for plain content up to here.
     fn reserve(&mut self, length: u64) -> io::Result<()> {
+        let (from, position) = self.begin;
+        let content = length - from;
         let on_disk = match &self.sealing {
-            None => length,
+            None => content,
             Some(sealing) => {
                 let geometry = sealing.key.header().geometry;
-                crypto::Layout::of_plaintext(geometry, length).map_err(io::Error::other)?.container_len()
+                crypto::Layout::of_plaintext(geometry, content).map_err(io::Error::other)?.container_len()
             }
         };
-        self.target.space.reserve(&mut self.staged, on_disk)
+        self.target.space.reserve(&mut self.staged, position.saturating_add(on_disk))
     }
 
     /// Takes the next bytes.
@@ -100,6 +172,42 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Up to where there is plain content.
+    pub(crate) const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Writes what can be written: all but the [tail](Self::tail).
+    pub(crate) fn settle(&mut self) -> io::Result<()> {
+        if let Some(sealing) = &mut self.sealing
+            && let Some(sealed) = sealing.sealer.flush().map_err(io::Error::other)?
+        {
+            self.staged.append(&mut [IoSlice::new(sealed.bytes)])?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written as durable as is promised.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.staged.flush(self.target.durability)
+    }
+
+    /// What is not written once it has [settled](Self::settle): plain bytes of a segment that may be the last one, and is sealed otherwise then.
+    pub(crate) fn tail(&self) -> &[u8] {
+        self.sealing.as_ref().map(|sealing| sealing.sealer.tail()).unwrap_or_default()
+    }
+
+    /// A chunk has come whole: writes the rest of it and flushes. `ends` says whether the file ends with it.
+    pub(crate) fn finish_chunk(mut self, ends: Ends) -> io::Result<()> {
+        // Of a last chunk that is empty there is nothing to seal: it is up to the one before to end the file.
+        let is_empty = self.length == self.begin.0 && self.length > 0;
+        if let Some(Sealing { sealer, .. }) = self.sealing.filter(|_| !is_empty) {
+            let end = sealer.finish(ends).map_err(io::Error::other)?;
+            self.staged.append(&mut [IoSlice::new(&end.bytes)])?;
+        }
+        self.staged.flush(self.target.durability)
     }
 
     /// Everything has come: writes the rest and flushes.

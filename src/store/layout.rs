@@ -69,6 +69,16 @@ impl Layout {
         self.uploads().join(format!("{id}.data"))
     }
 
+    /// What is known of an upload that can be resumed.
+    pub fn upload_log(&self, id: TransferId) -> PathBuf {
+        self.uploads().join(format!("{id}.log"))
+    }
+
+    /// A chunk of an upload whose place in the data is not known yet.
+    pub fn upload_chunk(&self, id: TransferId, part: TransferId) -> PathBuf {
+        self.uploads().join(format!("{id}.{part}.chunk"))
+    }
+
     /// Locked by the server that owns the directory.
     pub fn lock(&self) -> PathBuf {
         self.private().join("lock")

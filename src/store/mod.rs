@@ -7,6 +7,7 @@ pub mod atomic;
 pub(crate) mod buffers;
 pub mod files;
 mod layout;
+mod lines;
 pub mod lock;
 pub mod older;
 pub mod os;
@@ -14,6 +15,7 @@ pub mod recovery;
 pub mod scan;
 pub mod sealed;
 pub mod status;
+pub mod upload_log;
 pub mod uploads;
 
 use std::io;

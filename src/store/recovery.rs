@@ -1,6 +1,6 @@
 //! The start after an end of any kind: what was cut short is told, what is left of it removed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::files::Files;
 use super::scan::{Form, Scan, scan};
 use super::sealed::{SealedError, SealedFile};
 use super::status::{CommitError, FileEntry, StatusStore};
-use super::{Layout, atomic, os};
+use super::{Layout, atomic, os, upload_log};
 use crate::crypto::{Keyring, OpenError, OpenStream};
 use crate::domain::{
     Change, Client, Completion, Digest, Direction, FileName, Priority, Seal, Start, StoredFile, Timestamp,
@@ -55,6 +55,8 @@ pub async fn recover(
     let mut running = status.running();
     running.sort_unstable_by_key(|transfer| transfer.seq);
     let (mut published, mut keep) = (Vec::new(), Vec::new());
+    // What can be resumed is none of our business: see `services::resumable`.
+    let resumable: HashSet<TransferId> = upload_log::list(layout)?.into_iter().map(|(id, _)| id).collect();
     for transfer in running {
         if let Some(place) = published_as(layout, &transfer, &linked)? {
             let checked = match place.1 {
@@ -77,6 +79,9 @@ pub async fn recover(
                 }
                 Err(error) => return Err(error),
             }
+        }
+        if resumable.contains(&transfer.id) {
+            continue;
         }
         recovered.failed += 1;
         // First, as it makes room; a start that is cut short here finds the same again.
@@ -111,7 +116,7 @@ pub async fn recover(
             keep.push(layout.upload_data(transfer.id));
         }
     }
-    recovered.removed += remove_leftovers(&layout.uploads(), &keep)?;
+    recovered.removed += remove_leftovers(&layout.uploads(), &keep, &resumable)?;
     for transfer in status.standing() {
         if transfer.encryption {
             let container = containers.remove(&transfer.filename);
@@ -345,8 +350,8 @@ fn adopt(files: &Files, filename: &FileName, keyring: Option<&Keyring>) -> io::R
     ])
 }
 
-/// Removes the data files of uploads but these: none is running.
-fn remove_leftovers(uploads: &Path, keep: &[PathBuf]) -> io::Result<usize> {
+/// Removes the data files of uploads but these, and but those of uploads that can be resumed: none is running.
+fn remove_leftovers(uploads: &Path, keep: &[PathBuf], resumable: &HashSet<TransferId>) -> io::Result<usize> {
     let mut removed = 0;
     for entry in std::fs::read_dir(uploads)? {
         let path = entry?.path();
@@ -354,10 +359,17 @@ fn remove_leftovers(uploads: &Path, keep: &[PathBuf]) -> io::Result<usize> {
             continue;
         }
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
-        if name.is_some_and(|(id, kind)| {
-            id.parse::<TransferId>().is_ok()
-                && matches!(kind, "data" | "data.publishing" | "data.replacement")
-        }) {
+        let is_ours = |kind: &str| {
+            matches!(kind, "data" | "data.publishing" | "data.replacement" | "log.tmp")
+                || kind.ends_with(".chunk")
+        };
+        let leftover = name.is_some_and(|(id, kind)| {
+            // The data of an upload that can be resumed is needed, what beside it was made for a moment is not.
+            id.parse::<TransferId>().is_ok_and(|id| {
+                is_ours(kind) && (!resumable.contains(&id) || !(kind == "data" || kind.ends_with(".chunk")))
+            })
+        });
+        if leftover {
             std::fs::remove_file(&path)?;
             removed += 1;
         }

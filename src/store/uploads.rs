@@ -1,7 +1,7 @@
 //! Uploads in progress: data files that nobody can see until they are whole.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::files::OpenFile;
@@ -16,8 +16,9 @@ use crate::domain::{FileName, StoredFile, TransferId};
 pub struct Staged {
     path: PathBuf,
     file: File,
-    /// Whether the file at `path` is another one by now.
-    is_replaced: bool,
+    /// Whether the file at `path` is another one by now, or stays whatever becomes of this.
+    is_kept: bool,
+    /// Up to where it has been written.
     written: u64,
     /// Bytes for which space was set aside.
     reserved: u64,
@@ -37,7 +38,54 @@ impl Staged {
     fn at(path: PathBuf) -> io::Result<Self> {
         // Readable too: what was stored plain may have to be sealed after all.
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        Ok(Self { path, file, is_replaced: false, written: 0, reserved: 0 })
+        Ok(Self { path, file, is_kept: false, written: 0, reserved: 0 })
+    }
+
+    /// Opens the data file of an upload that goes on, made if it is missing, to write from `position` on. It stays when
+    /// this is dropped.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn resume(layout: &Layout, id: TransferId, position: u64) -> io::Result<Self> {
+        let path = layout.upload_data(id);
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        file.seek(SeekFrom::Start(position))?;
+        Ok(Self { path, file, is_kept: true, written: position, reserved: position })
+    }
+
+    /// A new data file that holds a chunk of an upload until it is known where that belongs.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn chunk(layout: &Layout, id: TransferId, part: TransferId) -> io::Result<Self> {
+        Self::at(layout.upload_chunk(id, part))
+    }
+
+    /// Cuts off what is beyond: what was written of a piece that was not taken.
+    ///
+    /// # Errors
+    /// `InvalidData` if there is less: somebody has changed it. What else the system says.
+    pub fn cut(&self, length: u64) -> io::Result<()> {
+        match self.file.metadata()?.len() {
+            found if found < length => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "the data of the upload is cut short"))
+            }
+            found if found > length => self.file.set_len(length),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes what was written as durable as is promised.
+    ///
+    /// # Errors
+    /// What the system says; the content must then be taken for lost.
+    pub fn flush(&self, durability: Durability) -> io::Result<()> {
+        durability.sync_data(&self.file)
+    }
+
+    /// It stays when this is dropped: the upload can be resumed.
+    pub const fn keep(&mut self) {
+        self.is_kept = true;
     }
 
     /// A new, empty data file beside this one, to hold the same content in another form.
@@ -54,7 +102,7 @@ impl Staged {
     /// What the system says; both are removed then.
     pub fn replace(mut self, mut replaced: Self, durability: Durability) -> io::Result<Self> {
         atomic::rename(&self.path, &replaced.path, durability)?;
-        replaced.is_replaced = true;
+        replaced.is_kept = true;
         self.path = std::mem::take(&mut replaced.path);
         Ok(self)
     }
@@ -150,11 +198,19 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.is_replaced && !self.file.metadata().is_ok_and(|metadata| os::identity(&metadata).is_some())
-        {
+        if !self.is_kept && !self.file.metadata().is_ok_and(|metadata| os::identity(&metadata).is_some()) {
             self.remove();
         }
     }
+}
+
+/// Removes all that there is of an upload.
+///
+/// # Errors
+/// What the system says, once all that can be removed is.
+pub fn remove(layout: &Layout, id: TransferId) -> io::Result<()> {
+    let removed = [layout.upload_data(id), layout.upload_log(id)].map(|path| atomic::remove_if_there(&path));
+    removed.into_iter().collect()
 }
 
 /// Takes a name back that an upload has been given where nothing stood before, if that was not written down.

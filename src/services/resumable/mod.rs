@@ -1,36 +1,67 @@
 //! Uploads that survive anything: they go on where they were after a broken connection, a restart, a crash.
+//!
+//! What has arrived of one is in its data file, and its log says so ([`crate::store::upload_log`]): first the data is
+//! flushed, then the log, then the client is told. At its end an upload is verified and published as every other.
 
+mod append;
+mod chunked;
+mod creation;
+mod janitor;
+mod join;
+mod memory;
 mod model;
+mod ordered;
+mod registry;
+mod restore;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 
 pub use self::model::{Append, Broken, Checksum, Concat, Creation, Piece, Progress, ResumableError};
-use crate::domain::{Client, FileName, TransferId};
+use self::ordered::{Ordered, Stage, Work};
+pub use self::registry::Limits;
+use self::registry::{Bytes, Finished, Known, Registry, Unfinished};
+use super::pipeline::blocking;
+use super::uploads::{UploadError, Uploads};
+use crate::domain::{Change, Client, FileName, Timestamp, Transfer, TransferId};
+use crate::store::upload_log::Kind;
+use crate::store::uploads;
 
 /// Unfinished uploads; cheap to clone.
-#[derive(Clone, Default)]
-pub struct Resumable(#[allow(dead_code)] Arc<Inner>);
+#[derive(Clone)]
+pub struct Resumable(Arc<Inner>);
 
-#[derive(Default)]
-struct Inner {}
+struct Inner {
+    uploads: Uploads,
+    limits: Limits,
+    registry: Registry,
+    /// Creations with a key wait for those with the same one: two must not make two uploads.
+    turns: [tokio::sync::Mutex<()>; 64],
+}
 
 impl Resumable {
-    /// The unfinished upload of this name that this client has begun last and that goes on in order.
-    pub fn find(&self, client: &Client, filename: &FileName) -> Option<TransferId> {
-        _ = (client, filename);
-        None
+    /// Uploads that end as those of `uploads` do.
+    pub fn new(uploads: Uploads, limits: Limits) -> Self {
+        let turns = std::array::from_fn(|_| tokio::sync::Mutex::new(()));
+        Self(Arc::new(Inner { uploads, limits, registry: Registry::default(), turns }))
     }
 
     /// The most bytes that an upload may have; `None`: what fits.
     pub fn max_size(&self) -> Option<u64> {
-        None
+        self.0.limits.size
     }
 
     /// How long an upload is kept without a byte.
-    pub fn expiry(&self) -> std::time::Duration {
-        std::time::Duration::from_secs(24 * 3600)
+    pub fn expiry(&self) -> Duration {
+        self.0.limits.expiry
+    }
+
+    /// The unfinished upload of this name that this client has begun last and that goes on in order.
+    pub fn find(&self, client: &Client, filename: &FileName) -> Option<TransferId> {
+        let ordered = |upload: &Unfinished| upload.manifest.kind == Kind::Ordered;
+        Some(self.0.registry.find(client, filename, ordered)?.id())
     }
 
     /// Begins an upload, or finds the one that was begun with this key. One of no bytes is complete at once. When this
@@ -39,26 +70,39 @@ impl Resumable {
     /// # Errors
     /// [`ResumableError`].
     pub async fn create(&self, creation: Creation) -> Result<Progress, ResumableError> {
-        _ = creation;
-        Err(ResumableError::Unknown)
+        let this = self.clone();
+        to_the_end(async move { this.create_or_find(creation).await }).await
     }
 
-    /// Joins complete parts to an upload, and publishes it.
+    /// Joins complete parts to an upload, and publishes it. The parts are used up then.
     ///
     /// # Errors
     /// [`ResumableError`]; the parts are as before then.
     pub async fn join(&self, creation: Creation, parts: Vec<TransferId>) -> Result<Progress, ResumableError> {
-        _ = (creation, parts);
-        Err(ResumableError::Unknown)
+        let this = self.clone();
+        to_the_end(async move { this.join_parts(creation, parts).await }).await
     }
 
     /// How far an upload is. A connection that still holds it lets go, and what it brought is durable when this returns.
+    /// Cancel-safe.
     ///
     /// # Errors
-    /// [`ResumableError::Unknown`], [`ResumableError::Gone`].
+    /// [`ResumableError::Unknown`], [`ResumableError::Gone`]; where everything has come but could not be published, why.
     pub async fn progress(&self, id: TransferId) -> Result<Progress, ResumableError> {
-        _ = id;
-        Err(ResumableError::Unknown)
+        let upload = match self.known(id)? {
+            Known::Finished(finished) => return Ok(Self::of_finished(&finished)),
+            Known::Unfinished(upload) => upload,
+        };
+        let turn = upload.ordered()?.take().await?;
+        match turn.work.stage {
+            Stage::Ended => self.after_the_end(id),
+            Stage::Whole if !upload.is_partial() => {
+                drop(turn);
+                let this = self.clone();
+                to_the_end(async move { this.publish_again(&upload).await }).await
+            }
+            Stage::Open | Stage::Whole => Ok(self.of_unfinished(&upload, &turn.work)),
+        }
     }
 
     /// Adds a body to an upload, and publishes it if that was the last. A connection that still holds the upload lets go
@@ -70,16 +114,165 @@ impl Resumable {
     where
         S: Stream<Item = Result<Piece, Broken>> + Send + Unpin + 'static,
     {
-        _ = (id, append, body);
-        Err(ResumableError::Unknown)
+        let this = self.clone();
+        to_the_end(async move { this.append_to_the_end(id, append, body).await }).await
     }
 
     /// Gives an upload up, and removes what came of it. A complete one is forgotten, its file stays.
     ///
     /// # Errors
-    /// [`ResumableError::Unknown`], [`ResumableError::Gone`].
+    /// [`ResumableError::Unknown`], [`ResumableError::Gone`]; [`UploadError::Storage`] if that can't be made durable.
     pub async fn cancel(&self, id: TransferId) -> Result<(), ResumableError> {
-        _ = id;
-        Err(ResumableError::Unknown)
+        let this = self.clone();
+        to_the_end(async move {
+            match this.known(id)? {
+                Known::Finished(_) => {
+                    this.0.registry.forget(id);
+                    this.remove_logs(vec![id]).await;
+                    Ok(())
+                }
+                Known::Unfinished(upload) => {
+                    let (at, transferred_bytes) = (Timestamp::now(), upload.transferred());
+                    let cancelled = Change::Cancelled { id, at, transferred_bytes };
+                    this.end(&upload, Some(cancelled)).await
+                }
+            }
+        })
+        .await
+    }
+
+    /// An upload that is known here.
+    fn known(&self, id: TransferId) -> Result<Known, ResumableError> {
+        self.0.registry.get(id).ok_or_else(|| match self.0.uploads.status.transfer(id) {
+            Some(transfer) if transfer.status.is_terminal() => ResumableError::Gone,
+            _ => ResumableError::Unknown,
+        })
+    }
+
+    /// What is told of an upload that has ended while somebody waited for it.
+    fn after_the_end(&self, id: TransferId) -> Result<Progress, ResumableError> {
+        match self.0.registry.get(id) {
+            Some(Known::Finished(finished)) => Ok(Self::of_finished(&finished)),
+            _ => Err(ResumableError::Gone),
+        }
+    }
+
+    fn of_finished(finished: &Finished) -> Progress {
+        let size = finished.transfer.total_bytes.unwrap_or(0);
+        let concat = match &finished.manifest.kind {
+            Kind::Joined(parts) => Some(Concat::Final(parts.clone())),
+            Kind::Ordered | Kind::Partial | Kind::Chunks { .. } => None,
+        };
+        Progress {
+            id: finished.manifest.id,
+            offset: size,
+            size: Some(size),
+            complete: true,
+            expires_at: None,
+            metadata: finished.manifest.metadata.clone(),
+            concat,
+            transfer: Some(Arc::clone(&finished.transfer)),
+        }
+    }
+
+    fn of_unfinished(&self, upload: &Unfinished, work: &Work) -> Progress {
+        let complete = work.stage == Stage::Whole;
+        Progress {
+            id: upload.id(),
+            offset: work.durable().offset,
+            size: work.size,
+            complete,
+            expires_at: Some(self.expires_at(upload)),
+            metadata: upload.manifest.metadata.clone(),
+            concat: upload.is_partial().then_some(Concat::Partial),
+            transfer: None,
+        }
+    }
+
+    fn expires_at(&self, upload: &Unfinished) -> Timestamp {
+        (upload.touched().to_system_time() + self.0.limits.expiry).into()
+    }
+
+    /// Ends an upload before it is complete: writes down why, and removes what came of it. Whoever holds it lets go first.
+    async fn end(&self, upload: &Unfinished, why: Option<Change>) -> Result<(), ResumableError> {
+        match &upload.bytes {
+            Bytes::Ordered(ordered) => {
+                let mut turn = ordered.take().await?;
+                if turn.work.stage == Stage::Ended {
+                    return Err(ResumableError::Gone);
+                }
+                self.end_now(upload, why).await?;
+                turn.work.stage = Stage::Ended;
+            }
+            Bytes::Chunked(chunked) => {
+                chunked.close().await?;
+                self.end_now(upload, why).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same where nobody else works on it.
+    async fn end_now(&self, upload: &Unfinished, why: Option<Change>) -> Result<(), ResumableError> {
+        let id = upload.id();
+        // A part is no transfer.
+        if let Some(why) = why.filter(|_| !upload.is_partial()) {
+            let committed = self.0.uploads.status.commit(why, None).await;
+            committed.map_err(|error| UploadError::Storage(error.to_string()))?;
+        }
+        let forgotten = self.0.registry.end(id, None);
+        self.remove_logs(forgotten).await;
+        let layout = self.0.uploads.layout.clone();
+        if let Err(error) = blocking(move || uploads::remove(&layout, id)).await {
+            tracing::warn!(%error, %id, "what came of an upload could not be removed");
+        }
+        Ok(())
+    }
+
+    /// It is published: it is remembered for those who ask again.
+    async fn remember(&self, upload: &Unfinished, transfer: Arc<Transfer>, last: Option<u32>) {
+        let finished = Finished::new(upload.manifest.clone(), transfer, last, Timestamp::now());
+        let forgotten = self.0.registry.end(upload.id(), Some(finished));
+        self.remove_logs(forgotten).await;
+    }
+
+    async fn remove_logs(&self, ids: Vec<TransferId>) {
+        if ids.is_empty() {
+            return;
+        }
+        let layout = self.0.uploads.layout.clone();
+        let removed = blocking(move || ids.iter().try_for_each(|id| uploads::remove(&layout, *id))).await;
+        if let Err(error) = removed {
+            tracing::warn!(%error, "the log of an upload could not be removed");
+        }
     }
 }
+
+impl Unfinished {
+    fn is_partial(&self) -> bool {
+        self.manifest.kind == Kind::Partial
+    }
+
+    fn transferred(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.done())
+    }
+
+    /// How its bytes come, in order.
+    fn ordered(&self) -> Result<&Ordered, ResumableError> {
+        match &self.bytes {
+            Bytes::Ordered(ordered) => Ok(ordered),
+            Bytes::Chunked(_) => Err(ResumableError::Unknown),
+        }
+    }
+}
+
+/// Does `work` to its end, whether or not somebody waits for it.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ResumableError>> + Send + 'static,
+) -> Result<T, ResumableError> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(UploadError::Storage(error.to_string()).into()))
+}
+
+#[cfg(test)]
+mod tests;

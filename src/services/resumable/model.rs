@@ -1,11 +1,13 @@
 //! The words of resumable uploads.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::domain::{Client, Digest, FileName, Priority, Timestamp, Transfer, TransferId};
+pub use crate::services::checksum::Checksum;
 use crate::services::uploads::UploadError;
 use crate::store::status::Condition;
-use std::sync::Arc;
 
 /// What a new upload is to be.
 #[derive(Debug, Clone)]
@@ -77,17 +79,6 @@ pub struct Append {
     pub checksum: Option<Checksum>,
     /// The client says what the body must have after it ([`Piece::Checksum`]).
     pub checksum_follows: bool,
-}
-
-/// What a piece of an upload must have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checksum {
-    /// SHA-1.
-    Sha1([u8; 20]),
-    /// SHA-256.
-    Sha256([u8; 32]),
-    /// MD5.
-    Md5([u8; 16]),
 }
 
 /// What a body is made of.

@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{RecordedTransfer, Transfer};
+use crate::store::lines::{check, write_line};
 use crate::store::{Durability, atomic, is_full, os};
 
 /// Space is set aside in steps of this many bytes, so that a full disk shows before a file is published.
@@ -364,22 +365,4 @@ fn first_seq_of(path: &Path) -> io::Result<u64> {
     BufReader::new(File::open(path)?).read_until(b'\n', &mut line)?;
     let header = check(&line).and_then(|json| serde_json::from_slice::<Header>(json).ok());
     header.map(|header| header.first_seq).ok_or_else(|| io::Error::other("the journal has no header"))
-}
-
-fn write_line(lines: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
-    let start = lines.len();
-    lines.extend_from_slice(b"00000000 ");
-    serde_json::to_writer(&mut *lines, value)?;
-    let checksum = crc32fast::hash(&lines[start + 9..]);
-    lines[start..start + 8].copy_from_slice(format!("{checksum:08x}").as_bytes());
-    lines.push(b'\n');
-    Ok(())
-}
-
-/// The JSON of a whole line.
-pub(super) fn check(line: &[u8]) -> Option<&[u8]> {
-    let line = line.strip_suffix(b"\n")?;
-    let (checksum, json) = (line.get(..8)?, line.get(9..)?);
-    let checksum = u32::from_str_radix(str::from_utf8(checksum).ok()?, 16).ok()?;
-    (line[8] == b' ' && crc32fast::hash(json) == checksum).then_some(json)
 }

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use self::commit::{Commit, Request};
@@ -66,7 +67,8 @@ impl CommitError {
 
 /// What must stand under a name for a file to be published there (RFC 9110 §13.1). It is looked at when the file is
 /// published, not when the upload begins: two uploads of one new name can't both be the first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// Anything or nothing.
     #[default]

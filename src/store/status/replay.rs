@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::journal::{Active, Header, Line, check, segments};
+use super::journal::{Active, Header, Line, segments};
 use crate::domain::Transfer;
+use crate::store::lines::check;
 
 /// Why a journal can't be read.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,354 @@
+//! Adding a body to an upload, and publishing it when that was the last.
+
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::Resumable;
+use super::model::{Append, Broken, Checksum, Piece, Progress, ResumableError};
+use super::ordered::{Stage, Turn, Work};
+use super::registry::{Known, Unfinished};
+use crate::domain::{Change, Digest, Timestamp, TransferId};
+use crate::services::checksum::PieceHash;
+use crate::services::pipeline::{Marker, Pipeline, blocking};
+use crate::services::uploads::{Ending, UploadError};
+use crate::services::writer::{Target, Written};
+use crate::store::upload_log::{Manifest, Record};
+
+/// So much of a body may be lost by a crash: up to there it has not been told.
+const MARK: u64 = 32 << 20;
+
+/// How a body ended.
+enum Ended {
+    Well {
+        checksum: Option<Checksum>,
+    },
+    Broken(Broken),
+    TakenOver,
+    /// There is more of it than there may be.
+    TooMuch,
+}
+
+/// An upload of which everything has been written.
+struct Whole {
+    written: Written,
+    hash: Sha256,
+    tail: Zeroizing<Vec<u8>>,
+}
+
+impl Resumable {
+    pub(super) async fn append_to_the_end<S>(
+        &self,
+        id: TransferId,
+        append: Append,
+        body: S,
+    ) -> Result<Progress, ResumableError>
+    where
+        S: Stream<Item = Result<Piece, Broken>> + Send + Unpin + 'static,
+    {
+        let upload = match self.known(id)? {
+            Known::Finished(finished) => return again(Self::of_finished(&finished), &append),
+            Known::Unfinished(upload) => upload,
+        };
+        let Turn { mut work, newer } = upload.ordered()?.take().await?;
+        let work = &mut *work;
+        let progress = self.of_unfinished(&upload, work);
+        match work.stage {
+            Stage::Ended => return again(self.after_the_end(id)?, &append),
+            Stage::Whole if upload.is_partial() => return again(progress, &append),
+            Stage::Open | Stage::Whole => {}
+        }
+        let offset = progress.offset;
+        if append.offset != offset {
+            let provided = append.offset;
+            return Err(ResumableError::Offset { expected: offset, provided, progress: Box::new(progress) });
+        }
+        let size = agreed_size(work.size, &append)?;
+        self.check_size(size)?;
+        if !self.0.uploads.space.has_room_for(append.length.unwrap_or(0)) {
+            return Err(UploadError::Full.into());
+        }
+        if let Some(size) = size.filter(|_| work.size.is_none()) {
+            self.learn_size(&upload, work, size).await?;
+        }
+        upload.touch(Timestamp::now());
+        let checked = append.checksum.is_some() || append.checksum_follows;
+        let mut pipeline = self.pipeline(&upload, work, &append);
+        let mut arrived = offset;
+        let most = size.or(self.0.limits.size).unwrap_or(u64::MAX);
+        let ended = {
+            let live = upload.live.as_ref().filter(|_| !checked);
+            let mut arrives = |bytes: u64| {
+                arrived += bytes;
+                live.inspect(|live| live.reach(arrived));
+            };
+            receive(&mut pipeline, body, &newer, most - offset, &mut arrives).await
+        };
+        let ended = ended.map_err(|error| UploadError::storage(&error))?;
+        let (checksum, end) = match ended {
+            // What can't be compared with its checksum is not taken.
+            Ended::Broken(broken) if checked => return Err(broken.into()),
+            Ended::TakenOver if checked => return Err(ResumableError::TakenOver),
+            Ended::Well { checksum } => (append.checksum.or(checksum), None),
+            Ended::Broken(broken) => (None, Some(broken.into())),
+            Ended::TakenOver => (None, Some(ResumableError::TakenOver)),
+            Ended::TooMuch => match size {
+                Some(_) => return Err(ResumableError::Inconsistent),
+                None => return Err(ResumableError::TooLarge { limit: most }),
+            },
+        };
+        if append.checksum_follows && checksum.is_none() {
+            return Err(Broken::Trailer.into());
+        }
+        let complete = end.is_none() && append.complete.unwrap_or(size == Some(arrived));
+        if complete && size.is_some_and(|size| size != arrived) {
+            return Err(ResumableError::Inconsistent);
+        }
+        if complete && !upload.is_partial() {
+            let whole = finish(pipeline, checksum).await?.ok_or(ResumableError::PieceChecksum)?;
+            return self.publish(&upload, work, whole).await;
+        }
+        let checkpoint = work.checkpoint(&upload.manifest);
+        let kept = pipeline.end(move |mut writer, hashes| {
+            let right = checksum.is_none_or(|checksum| hashes.piece.clone().has(&checksum));
+            if right {
+                checkpoint(&mut writer, &hashes)?;
+            }
+            Ok(right)
+        });
+        if !kept.await.map_err(|error| UploadError::storage(&error))? {
+            return Err(ResumableError::PieceChecksum);
+        }
+        if complete {
+            work.size = Some(arrived);
+            work.stage = Stage::Whole;
+        }
+        upload.seat.expect(size.map_or(0, |size| size.saturating_sub(arrived)));
+        upload.live.as_ref().inspect(|live| live.reach(arrived));
+        upload.touch(Timestamp::now());
+        match end {
+            None => Ok(self.of_unfinished(&upload, work)),
+            Some(error) => Err(error),
+        }
+    }
+
+    pub(super) fn check_size(&self, size: Option<u64>) -> Result<(), ResumableError> {
+        match (size, self.0.limits.size) {
+            (Some(size), Some(limit)) if size > limit => Err(ResumableError::TooLarge { limit }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The client has said at last how long it will be.
+    async fn learn_size(
+        &self,
+        upload: &Unfinished,
+        work: &mut Work,
+        size: u64,
+    ) -> Result<(), ResumableError> {
+        let durable = Arc::clone(&work.durable);
+        let written = blocking(move || {
+            let mut durable = durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            durable.log.append(&Record::Size(size))
+        });
+        written.await.map_err(|error| UploadError::storage(&error))?;
+        work.size = Some(size);
+        upload.live.as_ref().inspect(|live| live.set_total(size));
+        Ok(())
+    }
+
+    fn pipeline(&self, upload: &Unfinished, work: &Work, append: &Append) -> Pipeline {
+        let (opening, mut hashes) = work.opening();
+        if let Some(checksum) = &append.checksum {
+            hashes.piece = PieceHash::of(checksum);
+        } else if append.checksum_follows {
+            hashes.piece = PieceHash::of_any();
+        }
+        let pipeline = Pipeline::new(self.target(upload.id(), append.length.unwrap_or(0)), opening, hashes);
+        if append.checksum.is_some() || append.checksum_follows {
+            return pipeline;
+        }
+        pipeline.marked(Marker { every: MARK, mark: Arc::new(work.checkpoint(&upload.manifest)) })
+    }
+
+    pub(super) fn target(&self, id: TransferId, expected: u64) -> Target {
+        let uploads = &self.0.uploads;
+        let (layout, space) = (uploads.layout.clone(), uploads.space.clone());
+        Target { layout, id, expected, space, durability: uploads.durability }
+    }
+
+    /// Publishes an upload of which everything has come before, but could not be published then.
+    pub(super) async fn publish_again(&self, upload: &Unfinished) -> Result<Progress, ResumableError> {
+        let Turn { mut work, newer: _newer } = upload.ordered()?.take().await?;
+        if work.stage == Stage::Ended {
+            return self.after_the_end(upload.id());
+        }
+        let pipeline = self.pipeline(upload, &work, &Append::default());
+        let whole = finish(pipeline, None).await?.ok_or(ResumableError::PieceChecksum)?;
+        self.publish(upload, &mut work, whole).await
+    }
+
+    async fn publish(
+        &self,
+        upload: &Unfinished,
+        work: &mut Work,
+        whole: Whole,
+    ) -> Result<Progress, ResumableError> {
+        let Whole { written, hash, tail } = whole;
+        let (id, size) = (upload.id(), written.file.size);
+        let digest = Digest::new(hash.clone().finalize().into());
+        upload.live.as_ref().inspect(|live| live.reach(size));
+        let published = self.0.uploads.publish(id, &written, digest, ending(&upload.manifest)).await;
+        let durable = Arc::clone(&work.durable);
+        match published {
+            Ok(transfer) => {
+                work.stage = Stage::Ended;
+                let noted = blocking(move || {
+                    written.staged.published();
+                    let mut durable = durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    durable.log.append(&Record::Published { last: None })
+                });
+                if let Err(error) = noted.await {
+                    tracing::warn!(%error, %id, "that an upload is published is not in its log");
+                }
+                self.remember(upload, transfer, None).await;
+                self.after_the_end(id)
+            }
+            // That can be tried again, as soon as there is room.
+            Err(error @ (UploadError::Full | UploadError::Storage(_))) => {
+                let keyring = work.keyring.clone().filter(|_| upload.manifest.sealed);
+                let mut manifest = upload.manifest.clone();
+                manifest.size = Some(size);
+                let noted = blocking(move || {
+                    let mut durable = durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let noted = durable.remember(size, &hash, &tail, keyring.as_deref(), &manifest);
+                    durable.advance(size, &hash, &tail);
+                    noted
+                });
+                if let Err(error) = noted.await {
+                    tracing::warn!(%error, %id, "that an upload is complete is not in its log");
+                }
+                (work.size, work.stage) = (Some(size), Stage::Whole);
+                Err(error.into())
+            }
+            Err(error) => {
+                drop(written);
+                let (at, why) = (Timestamp::now(), error.to_string().into());
+                let failed = Change::Failed { id, at, error: why, transferred_bytes: size };
+                self.end_now(upload, Some(failed)).await?;
+                work.stage = Stage::Ended;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Everything has come: writes the rest, flushes. `None`: it has not the checksum.
+async fn finish(pipeline: Pipeline, checksum: Option<Checksum>) -> Result<Option<Whole>, ResumableError> {
+    let finished = pipeline.end(move |mut writer, hashes| {
+        if checksum.is_some_and(|checksum| !hashes.piece.clone().has(&checksum)) {
+            return Ok(None);
+        }
+        writer.settle()?;
+        let tail = Zeroizing::new(writer.tail().to_vec());
+        Ok(Some(Whole { written: writer.finish()?, hash: hashes.whole, tail }))
+    });
+    Ok(finished.await.map_err(|error| UploadError::storage(&error))?)
+}
+
+pub(super) fn ending(manifest: &Manifest) -> Ending {
+    Ending {
+        filename: manifest.filename.clone(),
+        client: manifest.client(),
+        priority: manifest.priority,
+        encryption: Some(manifest.sealed),
+        sha256: manifest.sha256,
+        condition: manifest.condition.clone(),
+    }
+}
+
+/// Who comes to a complete upload and brings nothing wants to hear the answer again.
+fn again(progress: Progress, append: &Append) -> Result<Progress, ResumableError> {
+    if append.offset == progress.offset && append.length == Some(0) {
+        Ok(progress)
+    } else {
+        Err(ResumableError::Complete(Box::new(progress)))
+    }
+}
+
+/// How long the upload will be, by all that has been said of it.
+fn agreed_size(known: Option<u64>, append: &Append) -> Result<Option<u64>, ResumableError> {
+    let end = append.length.map(|length| append.offset.checked_add(length));
+    let end = end.map(|end| end.ok_or(ResumableError::Inconsistent)).transpose()?;
+    let mut size = known;
+    for said in [append.size, end.filter(|_| append.complete == Some(true))].into_iter().flatten() {
+        if said != *size.get_or_insert(said) {
+            return Err(ResumableError::Inconsistent);
+        }
+    }
+    let least = end.unwrap_or(append.offset);
+    if size.is_some_and(|size| size < least) { Err(ResumableError::Inconsistent) } else { Ok(size) }
+}
+
+/// Takes a body, until it ends or somebody newer comes.
+async fn receive<S>(
+    pipeline: &mut Pipeline,
+    mut body: S,
+    newer: &tokio_util::sync::CancellationToken,
+    most: u64,
+    arrives: &mut impl FnMut(u64),
+) -> std::io::Result<Ended>
+where
+    S: Stream<Item = Result<Piece, Broken>> + Unpin,
+{
+    let (mut left, mut checksum) = (most, None);
+    loop {
+        let piece = tokio::select! {
+            biased;
+            () = newer.cancelled() => return Ok(Ended::TakenOver),
+            // Cancel-safe: what a stream has not handed out stays in it.
+            piece = body.next() => piece,
+        };
+        match piece {
+            None => return Ok(Ended::Well { checksum }),
+            Some(Err(broken)) => return Ok(Ended::Broken(broken)),
+            Some(Ok(Piece::Checksum(trailer))) => checksum = Some(trailer),
+            Some(Ok(Piece::Data(bytes))) => {
+                let length = bytes.len() as u64;
+                let Some(rest) = left.checked_sub(length) else { return Ok(Ended::TooMuch) };
+                left = rest;
+                pipeline.push(bytes).await?;
+                arrives(length);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_said_once_and_holds() {
+        let append =
+            |offset, length, size, complete| Append { offset, length, size, complete, ..Append::default() };
+        for (known, append, expected) in [
+            (None, append(0, None, None, None), Ok(None)),
+            (None, append(0, Some(5), None, None), Ok(None)),
+            (None, append(5, Some(5), None, Some(true)), Ok(Some(10))),
+            (None, append(5, Some(5), Some(11), Some(true)), Err(())),
+            (None, append(5, Some(5), Some(9), None), Err(())),
+            (Some(10), append(5, Some(5), None, None), Ok(Some(10))),
+            (Some(10), append(5, Some(5), Some(10), Some(true)), Ok(Some(10))),
+            (Some(10), append(5, Some(4), None, Some(true)), Err(())),
+            (Some(10), append(5, Some(4), None, Some(false)), Ok(Some(10))),
+            (Some(10), append(5, Some(6), None, None), Err(())),
+            (Some(10), append(5, None, Some(12), None), Err(())),
+            (None, append(u64::MAX, Some(1), None, None), Err(())),
+        ] {
+            assert_eq!(agreed_size(known, &append).map_err(drop), expected, "{known:?} {append:?}");
+        }
+    }
+}
