@@ -91,7 +91,7 @@ impl FileKey {
     /// # Errors
     /// [`OpenError::Segments`] where the buffer does not hold whole segments of this layout; [`OpenError::Tampered`]
     /// where any of them is not what was sealed at this place. Then nothing has been decrypted.
-    pub(super) fn open_segments<'b>(
+    pub fn open_segments<'b>(
         &self,
         layout: &Layout,
         first: u64,

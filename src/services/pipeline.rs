@@ -180,6 +180,20 @@ impl Pipeline {
         }
     }
 
+    /// Gives up, and waits until nothing more is written.
+    pub(super) async fn abandon(self) {
+        if let State::Streaming(Stages { writer, written, hasher, .. }) = self.state {
+            drop((writer, hasher));
+            // What it says does not matter any more.
+            _ = written.await;
+        }
+    }
+
+    /// Whether everything is in memory still.
+    pub(super) const fn is_gathering(&self) -> bool {
+        matches!(self.state, State::Gathering { .. })
+    }
+
     /// Everything has come: waits until it is written and hashed, and has `last` do the rest on a blocking thread.
     ///
     /// # Errors

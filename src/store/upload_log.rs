@@ -78,8 +78,6 @@ pub enum Kind {
     Chunks {
         /// How many.
         total: u32,
-        /// Bytes of each but the last; 0: there is only one.
-        size: u64,
     },
 }
 
@@ -124,6 +122,17 @@ pub enum Record {
         /// What is needed to go on: see [`Memory`].
         memory: Memory,
     },
+    /// All chunks but the last have so many bytes (0: there is only one): now each has its place.
+    ChunkSize(u64),
+    /// The last chunk is there, in a file of its own, as its place is not known yet.
+    Aside {
+        /// Which file.
+        part: TransferId,
+        /// Its bytes.
+        length: u64,
+        /// What it has.
+        sha256: Digest,
+    },
     /// A chunk is there.
     Chunk {
         /// Its number, from 0.
@@ -137,8 +146,8 @@ pub enum Record {
     Lost(u32),
     /// It was published; this log is kept for those who ask again.
     Published {
-        /// Of an upload in chunks: the one that came last.
-        last: Option<u32>,
+        /// Of an upload in chunks: the one that came last, and what it has.
+        last: Option<(u32, Digest)>,
     },
 }
 
@@ -312,8 +321,7 @@ mod tests {
     fn manifest() -> Manifest {
         let client = Client::new("10.0.0.1", "curl/8", Some("desk"));
         let name = FileName::clean("a b.txt").unwrap();
-        let mut manifest =
-            Manifest::new(TransferId::new(), name, &client, Kind::Chunks { total: 7, size: 5 });
+        let mut manifest = Manifest::new(TransferId::new(), name, &client, Kind::Chunks { total: 7 });
         manifest.condition = Condition::New;
         manifest.metadata = Some("filename YQ==".into());
         manifest
@@ -328,7 +336,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (layout, manifest) = (layout(dir.path()), manifest());
         let mut log = UploadLog::create(&layout, &manifest, Durability::Power).unwrap();
-        let records = [Record::Size(33), chunk(2), Record::Lost(2), Record::Published { last: Some(2) }];
+        let records = [
+            Record::Size(33),
+            chunk(2),
+            Record::Lost(2),
+            Record::Published { last: Some((2, Digest::new([3; 32]))) },
+        ];
         records.iter().for_each(|record| log.append(record).unwrap());
         let path = layout.upload_log(manifest.id);
         assert_eq!(list(&layout).unwrap(), [(manifest.id, path.clone())]);

@@ -41,14 +41,23 @@ impl Staged {
         Ok(Self { path, file, is_kept: false, written: 0, reserved: 0 })
     }
 
-    /// Opens the data file of an upload that goes on, made if it is missing, to write from `position` on. It stays when
-    /// this is dropped.
+    /// Makes the data file of an upload that may go on later: it stays when this is dropped.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn create_kept(layout: &Layout, id: TransferId) -> io::Result<Self> {
+        let mut staged = Self::at(layout.upload_data(id))?;
+        staged.keep();
+        Ok(staged)
+    }
+
+    /// Opens the data file of an upload that goes on, to write from `position` on. It stays when this is dropped.
     ///
     /// # Errors
     /// What the system says.
     pub fn resume(layout: &Layout, id: TransferId, position: u64) -> io::Result<Self> {
         let path = layout.upload_data(id);
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
         file.seek(SeekFrom::Start(position))?;
         Ok(Self { path, file, is_kept: true, written: position, reserved: position })
     }
@@ -83,7 +92,7 @@ impl Staged {
         durability.sync_data(&self.file)
     }
 
-    /// It stays when this is dropped: the upload can be resumed.
+    /// It stays when this is dropped.
     pub const fn keep(&mut self) {
         self.is_kept = true;
     }
@@ -158,6 +167,18 @@ impl Staged {
         Ok(())
     }
 
+    /// Writes over what is there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        let mut file = &self.file;
+        let here = file.stream_position()?;
+        file.seek(SeekFrom::Start(position))?;
+        file.write_all(bytes)?;
+        file.seek(SeekFrom::Start(here)).map(drop)
+    }
+
     /// Ends writing: gives back space that was set aside for more, flushes, and says what there is now.
     ///
     /// # Errors
@@ -209,8 +230,17 @@ impl Drop for Staged {
 /// # Errors
 /// What the system says, once all that can be removed is.
 pub fn remove(layout: &Layout, id: TransferId) -> io::Result<()> {
-    let removed = [layout.upload_data(id), layout.upload_log(id)].map(|path| atomic::remove_if_there(&path));
-    removed.into_iter().collect()
+    let mut removed = atomic::remove_if_there(&layout.upload_data(id));
+    let prefix = format!("{id}.");
+    for entry in std::fs::read_dir(layout.uploads())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".chunk")) {
+            removed = removed.and(atomic::remove_if_there(&entry.path()));
+        }
+    }
+    // Last: without it, nothing is known of the rest.
+    removed.and(atomic::remove_if_there(&layout.upload_log(id)))
 }
 
 /// Takes a name back that an upload has been given where nothing stood before, if that was not written down.

@@ -8,8 +8,9 @@ use zeroize::Zeroizing;
 
 use super::Resumable;
 use super::model::{Append, Broken, Checksum, Piece, Progress, ResumableError};
-use super::ordered::{Stage, Turn, Work};
+use super::ordered::{Stage, Work};
 use super::registry::{Known, Unfinished};
+use super::turns::Turn;
 use crate::domain::{Change, Digest, Timestamp, TransferId};
 use crate::services::checksum::PieceHash;
 use crate::services::pipeline::{Marker, Pipeline, blocking};
@@ -29,6 +30,15 @@ enum Ended {
     TakenOver,
     /// There is more of it than there may be.
     TooMuch,
+}
+
+/// What is done with a body that is taken.
+struct Verdict {
+    checksum: Option<Checksum>,
+    /// Why there is not more of it.
+    end: Option<ResumableError>,
+    /// Whether it was the last.
+    complete: bool,
 }
 
 /// An upload of which everything has been written.
@@ -87,25 +97,13 @@ impl Resumable {
             receive(&mut pipeline, body, &newer, most - offset, &mut arrives).await
         };
         let ended = ended.map_err(|error| UploadError::storage(&error))?;
-        let (checksum, end) = match ended {
-            // What can't be compared with its checksum is not taken.
-            Ended::Broken(broken) if checked => return Err(broken.into()),
-            Ended::TakenOver if checked => return Err(ResumableError::TakenOver),
-            Ended::Well { checksum } => (append.checksum.or(checksum), None),
-            Ended::Broken(broken) => (None, Some(broken.into())),
-            Ended::TakenOver => (None, Some(ResumableError::TakenOver)),
-            Ended::TooMuch => match size {
-                Some(_) => return Err(ResumableError::Inconsistent),
-                None => return Err(ResumableError::TooLarge { limit: most }),
-            },
+        let Verdict { checksum, end, complete } = match judge(ended, &append, size, arrived, most) {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                pipeline.abandon().await;
+                return Err(error);
+            }
         };
-        if append.checksum_follows && checksum.is_none() {
-            return Err(Broken::Trailer.into());
-        }
-        let complete = end.is_none() && append.complete.unwrap_or(size == Some(arrived));
-        if complete && size.is_some_and(|size| size != arrived) {
-            return Err(ResumableError::Inconsistent);
-        }
         if complete && !upload.is_partial() {
             let whole = finish(pipeline, checksum).await?.ok_or(ResumableError::PieceChecksum)?;
             return self.publish(&upload, work, whole).await;
@@ -267,6 +265,37 @@ pub(super) fn ending(manifest: &Manifest) -> Ending {
         sha256: manifest.sha256,
         condition: manifest.condition.clone(),
     }
+}
+
+/// What is done with a body that ended so; an error: nothing of it is taken.
+fn judge(
+    ended: Ended,
+    append: &Append,
+    size: Option<u64>,
+    arrived: u64,
+    most: u64,
+) -> Result<Verdict, ResumableError> {
+    let checked = append.checksum.is_some() || append.checksum_follows;
+    let (checksum, end) = match ended {
+        // What can't be compared with its checksum is not taken.
+        Ended::Broken(broken) if checked => return Err(broken.into()),
+        Ended::TakenOver if checked => return Err(ResumableError::TakenOver),
+        Ended::Well { checksum } => (append.checksum.or(checksum), None),
+        Ended::Broken(broken) => (None, Some(broken.into())),
+        Ended::TakenOver => (None, Some(ResumableError::TakenOver)),
+        Ended::TooMuch => match size {
+            Some(_) => return Err(ResumableError::Inconsistent),
+            None => return Err(ResumableError::TooLarge { limit: most }),
+        },
+    };
+    if append.checksum_follows && checksum.is_none() {
+        return Err(Broken::Trailer.into());
+    }
+    let complete = end.is_none() && append.complete.unwrap_or(size == Some(arrived));
+    if complete && size.is_some_and(|size| size != arrived) {
+        return Err(ResumableError::Inconsistent);
+    }
+    Ok(Verdict { checksum, end, complete })
 }
 
 /// Who comes to a complete upload and brings nothing wants to hear the answer again.

@@ -1,27 +1,347 @@
-//! An upload whose bytes come in numbered chunks.
+//! An upload whose bytes come in numbered chunks, in any order and at the same time.
+//!
+//! All chunks but the last are of one size. So as soon as that is known each has its place in the data file, and is
+//! written there: at the end nothing is copied together. Only a last chunk that comes before all others waits in a file
+//! of its own.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Resumable;
-use super::model::ResumableError;
+use super::model::{Chunk, ResumableError};
+use super::prefix::Prefix;
 use super::registry::Unfinished;
-use super::restore::{Lost, Read};
+use super::turns::{Turn, Turns};
+use crate::crypto::{FileKey, Layout as Container, LayoutError};
+use crate::domain::{Digest, TransferId};
+use crate::store::upload_log::{Manifest, Record, UploadLog};
 
-pub(super) struct Chunked {}
+/// What there is of an upload.
+pub(super) struct Chunked {
+    pub(super) total: u32,
+    state: Mutex<State>,
+    /// Locked while it is written, on blocking threads.
+    log: Arc<Mutex<UploadLog>>,
+    /// Locked by whoever hashes, on blocking threads.
+    pub(super) prefix: Arc<Mutex<Prefix>>,
+    /// One at a time finds the chunks their places, or looks whether they are whole.
+    pub(super) placing: tokio::sync::Mutex<()>,
+    /// One at a time ends it; whether it has ended.
+    ending: tokio::sync::Mutex<bool>,
+}
 
-impl Chunked {
-    pub(super) async fn close(&self) -> Result<(), ResumableError> {
-        Ok(())
-    }
+#[derive(Default)]
+struct State {
+    place: Option<Place>,
+    received: BTreeMap<u32, Received>,
+    aside: Option<Aside>,
+    /// Chunks that are being written.
+    writing: HashMap<u32, Arc<Turns<()>>>,
+    /// Bytes of those that are there.
+    bytes: u64,
+    /// Whether what was there when the server began has been looked at.
+    looked_at: bool,
+    closed: bool,
+}
 
-    pub(super) fn is_busy(&self) -> bool {
-        false
+/// Where chunks belong.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// Bytes of all chunks but the last; 0: there is only one.
+    pub(super) size: u64,
+    pub(super) key: Option<Arc<FileKey>>,
+}
+
+/// A chunk that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Received {
+    pub(super) length: u64,
+    pub(super) sha256: Digest,
+}
+
+/// The last chunk, in a file of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Aside {
+    pub(super) part: TransferId,
+    pub(super) received: Received,
+}
+
+/// One's turn to write a chunk. Dropped, it is the next one's.
+pub(super) struct Slot {
+    upload: Arc<Unfinished>,
+    number: u32,
+    turns: Option<Arc<Turns<()>>>,
+    turn: Option<Turn<()>>,
+}
+
+impl Slot {
+    /// Resolves as soon as somebody newer brings the same chunk.
+    pub(super) async fn superseded(&self) {
+        match &self.turn {
+            Some(turn) => turn.newer.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
-impl Resumable {
-    pub(super) fn restore_chunked(&self, read: Read) -> Result<Arc<Unfinished>, Lost> {
-        _ = read;
-        Err(Lost::Needless)
+impl Drop for Slot {
+    fn drop(&mut self) {
+        drop((self.turn.take(), self.turns.take()));
+        if let Some(chunked) = self.upload.chunked() {
+            let mut state = chunked.state();
+            if state.writing.get(&self.number).is_some_and(|turns| Arc::strong_count(turns) == 1) {
+                state.writing.remove(&self.number);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Where the content of a chunk begins.
+    pub(super) fn start(&self, number: u32) -> u64 {
+        self.size.saturating_mul(number.into())
+    }
+
+    /// How long the data file is that holds so many bytes of content.
+    pub(super) fn on_disk(&self, content: u64) -> Result<u64, LayoutError> {
+        match &self.key {
+            None => Ok(content),
+            Some(key) => Ok(Container::of_plaintext(key.header().geometry, content)?.container_len()),
+        }
+    }
+}
+
+impl Chunked {
+    /// A new one, of so many chunks.
+    pub(super) fn new(total: u32, log: UploadLog) -> Self {
+        Self {
+            total,
+            state: Mutex::new(State { looked_at: true, ..State::default() }),
+            log: Arc::new(Mutex::new(log)),
+            prefix: Arc::default(),
+            placing: tokio::sync::Mutex::new(()),
+            ending: tokio::sync::Mutex::new(false),
+        }
+    }
+
+    /// One that was there when the server began.
+    pub(super) fn restored(
+        total: u32,
+        log: UploadLog,
+        place: Option<Place>,
+        received: BTreeMap<u32, Received>,
+        aside: Option<Aside>,
+    ) -> Self {
+        let chunked = Self::new(total, log);
+        let bytes = received.values().map(|chunk| chunk.length).sum();
+        *chunked.state() = State { place, received, aside, bytes, ..State::default() };
+        chunked
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn place(&self) -> Option<Place> {
+        self.state().place.clone()
+    }
+
+    pub(super) fn set_place(&self, place: Place) {
+        self.state().place = Some(place);
+    }
+
+    /// A chunk that is there.
+    pub(super) fn received(&self, number: u32) -> Option<Received> {
+        let state = self.state();
+        let aside = state.aside.filter(|_| number + 1 == self.total).map(|aside| aside.received);
+        state.received.get(&number).copied().or(aside)
+    }
+
+    /// A chunk that is in its place.
+    pub(super) fn placed(&self, number: u32) -> Option<(Place, Received)> {
+        let state = self.state();
+        Some((state.place.clone()?, *state.received.get(&number)?))
+    }
+
+    /// All that are there, in order.
+    pub(super) fn all(&self) -> Vec<(u32, Received)> {
+        let state = self.state();
+        let aside = state.aside.filter(|_| !state.received.contains_key(&(self.total - 1)));
+        let mut all: Vec<_> = state.received.iter().map(|(number, chunk)| (*number, *chunk)).collect();
+        all.extend(aside.map(|aside| (self.total - 1, aside.received)));
+        all
+    }
+
+    /// How many are there, and their bytes.
+    pub(super) fn count(&self) -> (u32, u64) {
+        let state = self.state();
+        let aside = state.aside.filter(|_| !state.received.contains_key(&(self.total - 1)));
+        let (more, bytes) = aside.map_or((0, 0), |aside| (1, aside.received.length));
+        (state.received.len() as u32 + more, state.bytes + bytes)
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.state().received.len() == self.total as usize
+    }
+
+    pub(super) fn aside(&self) -> Option<Aside> {
+        self.state().aside
+    }
+
+    /// Bytes of the whole file, once that can be told.
+    pub(super) fn content_length(&self) -> Option<u64> {
+        let last = self.received(self.total - 1)?;
+        let place = self.place()?;
+        Some(place.start(self.total - 1).saturating_add(last.length))
+    }
+
+    /// Writes down that a chunk is there: in its place, or aside.
+    pub(super) async fn note(
+        &self,
+        number: u32,
+        received: Received,
+        aside: Option<TransferId>,
+    ) -> io::Result<bool> {
+        let Received { length, sha256 } = received;
+        self.write(match aside {
+            None => Record::Chunk { number, length, sha256 },
+            Some(part) => Record::Aside { part, length, sha256 },
+        })
+        .await?;
+        let mut state = self.state();
+        if state.closed {
+            return Ok(false);
+        }
+        match aside {
+            Some(part) => state.aside = Some(Aside { part, received }),
+            None => {
+                if state.received.insert(number, received).is_none() {
+                    state.bytes += length;
+                }
+                if number + 1 == self.total {
+                    state.aside = None;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Appends to the log.
+    pub(super) async fn write(&self, record: Record) -> io::Result<()> {
+        let log = Arc::clone(&self.log);
+        crate::services::pipeline::blocking(move || {
+            log.lock().unwrap_or_else(PoisonError::into_inner).append(&record)
+        })
+        .await
+    }
+
+    /// What was found is not what had arrived.
+    pub(super) async fn lose(&self, numbers: &[u32]) -> io::Result<()> {
+        for number in numbers {
+            self.write(Record::Lost(*number)).await?;
+            let mut state = self.state();
+            if let Some(lost) = state.received.remove(number) {
+                state.bytes -= lost.length;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it still has to be looked at.
+    pub(super) fn is_new(&self) -> bool {
+        !self.state().looked_at
+    }
+
+    pub(super) fn looked_at(&self) {
+        self.state().looked_at = true;
+    }
+
+    /// Waits for one's turn to write a chunk: whoever writes it is made to let go. Cancel-safe.
+    pub(super) async fn slot(upload: &Arc<Unfinished>, number: u32) -> Result<Slot, ResumableError> {
+        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
+        let turns = {
+            let mut state = chunked.state();
+            if state.closed {
+                return Err(ResumableError::Gone);
+            }
+            Arc::clone(state.writing.entry(number).or_default())
+        };
+        // Before waiting: who is cancelled here leaves nothing behind either.
+        let mut slot =
+            Slot { upload: Arc::clone(upload), number, turns: Some(Arc::clone(&turns)), turn: None };
+        let turn = turns.take().await;
+        drop(turns);
+        slot.turn = Some(turn?);
+        Ok(slot)
+    }
+
+    /// Whether somebody writes to it.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.state().writing.is_empty() || self.ending.try_lock().is_err()
+    }
+
+    /// One's turn to end it.
+    pub(super) async fn end(&self) -> tokio::sync::MutexGuard<'_, bool> {
+        self.ending.lock().await
+    }
+
+    /// Nothing more is taken. Gives one's turn to end it.
+    pub(super) async fn close(&self) -> Result<tokio::sync::MutexGuard<'_, bool>, ResumableError> {
+        let ended = self.ending.lock().await;
+        if *ended {
+            return Err(ResumableError::Gone);
+        }
+        self.state().closed = true;
+        Ok(ended)
+    }
+
+    /// Whether what a request says of a chunk goes with what is there.
+    pub(super) fn check(
+        &self,
+        manifest: &Manifest,
+        chunk: &Chunk,
+        sealed: bool,
+        length: Option<u64>,
+    ) -> Result<(), ResumableError> {
+        let conflict = |what| Err(ResumableError::ChunkConflict(what));
+        if chunk.filename != manifest.filename {
+            return conflict("the upload has another name");
+        }
+        if chunk.total != self.total {
+            return conflict("the upload has another number of chunks");
+        }
+        if chunk.encryption.is_some() && sealed != manifest.sealed {
+            return conflict("the upload began with another encryption");
+        }
+        if manifest.size.zip(chunk.file_size).is_some_and(|(before, now)| before != now) {
+            return conflict("the file has another size");
+        }
+        let Some(place) = self.place() else { return Ok(()) };
+        let is_last = chunk.number + 1 == self.total;
+        if self.total > 1 && chunk.size.is_some_and(|size| size != place.size) {
+            return conflict("the upload has chunks of another size");
+        }
+        let Some(length) = length else { return Ok(()) };
+        if !is_last && length != place.size {
+            return conflict("all chunks but the last have one size");
+        }
+        if self.total > 1 && length > place.size {
+            return conflict("the last chunk is not larger than the others");
+        }
+        let end = place.start(chunk.number).saturating_add(length);
+        if is_last && manifest.size.is_some_and(|size| size != end) {
+            return conflict("the chunks do not make up the size of the file");
+        }
+        Ok(())
+    }
+}
+
+impl Unfinished {
+    /// How its bytes come, in chunks.
+    pub(super) fn chunked(&self) -> Option<&Chunked> {
+        match &self.bytes {
+            super::registry::Bytes::Chunked(chunked) => Some(chunked),
+            super::registry::Bytes::Ordered(_) => None,
+        }
     }
 }

@@ -22,12 +22,7 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 impl Resumable {
     pub(super) async fn create_or_find(&self, creation: Creation) -> Result<Progress, ResumableError> {
         let Some(key) = creation.idempotency_key.clone() else { return self.create_new(creation).await };
-        let turns = &self.0.turns;
-        let index = HASHER.hash_one((&creation.client.id, &key)) % turns.len() as u64;
-        let _turn = match turns.get(index as usize) {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        };
+        let _turn = self.one_at_a_time((&creation.client.id, &key)).await;
         if let Some(id) = self.0.registry.by_key(&creation.client, &key) {
             match self.progress(id).await {
                 // It has expired meanwhile, or was given up.
@@ -36,6 +31,17 @@ impl Resumable {
             }
         }
         self.create_new(creation).await
+    }
+
+    /// Waits until nobody else begins an upload for the same `what`.
+    pub(super) async fn one_at_a_time(
+        &self,
+        what: impl std::hash::Hash,
+    ) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let turns = &self.0.turns;
+        let index = HASHER.hash_one(what) % turns.len() as u64;
+        let turn = turns.get(usize::try_from(index).unwrap_or(0))?;
+        Some(turn.lock().await)
     }
 
     async fn create_new(&self, creation: Creation) -> Result<Progress, ResumableError> {
@@ -75,7 +81,7 @@ impl Resumable {
         self.progress(id).await
     }
 
-    fn seat(&self, creation: &Creation, size: u64) -> Result<Seat, ResumableError> {
+    pub(super) fn seat(&self, creation: &Creation, size: u64) -> Result<Seat, ResumableError> {
         let has_room = |bytes| self.0.uploads.space.has_room_for(bytes);
         self.0.registry.seat(&creation.client, size, Some(&self.0.limits), has_room)
     }
@@ -125,7 +131,7 @@ impl Resumable {
     ) -> Result<UploadLog, UploadError> {
         let (layout, durability) = (self.0.uploads.layout.clone(), self.0.uploads.durability);
         let written = blocking(move || {
-            let mut staged = Staged::resume(&layout, manifest.id, 0)?;
+            let mut staged = Staged::create_kept(&layout, manifest.id)?;
             if let Some(key) = key {
                 staged.append(&mut [IoSlice::new(&key.header_bytes())])?;
                 staged.flush(durability)?;

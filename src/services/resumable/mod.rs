@@ -4,28 +4,36 @@
 //! flushed, then the log, then the client is told. At its end an upload is verified and published as every other.
 
 mod append;
+mod assemble;
 mod chunked;
 mod creation;
+mod incoming;
 mod janitor;
 mod join;
 mod memory;
 mod model;
 mod ordered;
+mod prefix;
 mod registry;
 mod restore;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
 
-pub use self::model::{Append, Broken, Checksum, Concat, Creation, Piece, Progress, ResumableError};
+pub use self::incoming::Incoming;
+pub use self::model::{
+    Append, Broken, Checksum, Chunk, ChunkTaken, Concat, Creation, Piece, Progress, ResumableError,
+    ResumeInfo,
+};
 use self::ordered::{Ordered, Stage, Work};
 pub use self::registry::Limits;
 use self::registry::{Bytes, Finished, Known, Registry, Unfinished};
 use super::pipeline::blocking;
 use super::uploads::{UploadError, Uploads};
-use crate::domain::{Change, Client, FileName, Timestamp, Transfer, TransferId};
+use crate::domain::{Change, Client, Digest, FileName, Timestamp, Transfer, TransferId};
 use crate::store::upload_log::Kind;
 use crate::store::uploads;
 
@@ -205,8 +213,9 @@ impl Resumable {
                 turn.work.stage = Stage::Ended;
             }
             Bytes::Chunked(chunked) => {
-                chunked.close().await?;
+                let mut ended = chunked.close().await?;
                 self.end_now(upload, why).await?;
+                *ended = true;
             }
         }
         Ok(())
@@ -230,7 +239,7 @@ impl Resumable {
     }
 
     /// It is published: it is remembered for those who ask again.
-    async fn remember(&self, upload: &Unfinished, transfer: Arc<Transfer>, last: Option<u32>) {
+    async fn remember(&self, upload: &Unfinished, transfer: Arc<Transfer>, last: Option<(u32, Digest)>) {
         let finished = Finished::new(upload.manifest.clone(), transfer, last, Timestamp::now());
         let forgotten = self.0.registry.end(upload.id(), Some(finished));
         self.remove_logs(forgotten).await;

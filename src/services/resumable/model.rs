@@ -90,6 +90,69 @@ pub enum Piece {
     Checksum(Checksum),
 }
 
+/// What a request says of the chunk that it brings.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// The name that the upload takes at the end.
+    pub filename: FileName,
+    /// Who sends it.
+    pub client: Client,
+    /// Its number, from 0.
+    pub number: u32,
+    /// How many there are.
+    pub total: u32,
+    /// What it must have.
+    pub hash: Digest,
+    /// Of which upload it is, if the client has said; else that of its name and client.
+    pub upload_id: Option<TransferId>,
+    /// Bytes of all chunks but the last, if the client has said.
+    pub size: Option<u64>,
+    /// Bytes of the whole file, if the client has said.
+    pub file_size: Option<u64>,
+    /// What the whole file must have, if the client has said.
+    pub file_hash: Option<Digest>,
+    /// Whether it is to be sealed, if the client has said.
+    pub encryption: Option<bool>,
+    /// How urgent it is.
+    pub priority: Priority,
+}
+
+/// What came of a chunk.
+#[derive(Debug, Clone)]
+pub enum ChunkTaken {
+    /// It is there, and durable; others are missing.
+    Uploading {
+        /// Of which upload it is.
+        id: TransferId,
+        /// How many are there.
+        received: u32,
+    },
+    /// That was the last: the file is published.
+    Completed {
+        /// How many there were.
+        received: u32,
+        /// The transfer.
+        transfer: Arc<Transfer>,
+    },
+}
+
+/// What there is of an upload that can go on.
+#[derive(Debug, Clone)]
+pub struct ResumeInfo {
+    /// Its id.
+    pub id: TransferId,
+    /// The chunks that are there, in order, and what each has; of an upload that goes on in order, none.
+    pub chunks: Vec<(u32, Digest)>,
+    /// How many there will be; `None`: it goes on in order.
+    pub total: Option<u32>,
+    /// Bytes of all chunks but the last, if that is known.
+    pub chunk_size: Option<u64>,
+    /// Bytes that are there.
+    pub received: u64,
+    /// When it is given up unless something comes.
+    pub expires_at: Timestamp,
+}
+
 /// Why a body ended before its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -150,6 +213,20 @@ pub enum ResumableError {
         /// How many there may be.
         limit: usize,
     },
+    /// What a chunk's request says of it can't be.
+    #[error("{0}")]
+    InvalidChunk(&'static str),
+    /// A chunk is not what its request says. It is not taken.
+    #[error("the chunk has the SHA-256 {actual}, not {expected}")]
+    ChunkHash {
+        /// What the request says.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// A chunk contradicts what is there. Nothing has changed.
+    #[error("the chunk does not go with what is there: {0}")]
+    ChunkConflict(&'static str),
     /// Another request of this upload has come meanwhile: it goes on from what had arrived.
     #[error("another request has taken the upload over")]
     TakenOver,

@@ -4,24 +4,17 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::Sha256;
-use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::memory;
-use super::model::ResumableError;
+use super::turns::Turns;
 use crate::crypto::{FileKey, Keyring};
 use crate::services::pipeline::Hashes;
 use crate::services::writer::{Opening, Writer};
 use crate::store::upload_log::{Manifest, Record, UploadLog};
 
 /// What brings the bytes in order.
-pub(super) struct Ordered {
-    /// Whoever works on the upload has this. Not a lock of data: it is held while bytes come, and whoever wants it makes
-    /// the one who has it let go.
-    turn: Arc<tokio::sync::Mutex<Work>>,
-    /// Cancelled as soon as somebody newer has come.
-    holder: Mutex<CancellationToken>,
-}
+pub(super) type Ordered = Turns<Work>;
 
 /// How an upload stands, for the one whose turn it is.
 pub(super) struct Work {
@@ -52,36 +45,6 @@ pub(super) struct Durable {
     pub(super) hash: Sha256,
     /// Plain bytes before `offset` that do not fill a segment yet, if it is sealed.
     pub(super) tail: Arc<Zeroizing<Vec<u8>>>,
-}
-
-/// One's turn to work on an upload.
-pub(super) struct Turn {
-    pub(super) work: tokio::sync::OwnedMutexGuard<Work>,
-    /// Cancelled as soon as somebody newer has come.
-    pub(super) newer: CancellationToken,
-}
-
-impl Ordered {
-    pub(super) fn new(work: Work) -> Self {
-        Self { turn: Arc::new(tokio::sync::Mutex::new(work)), holder: Mutex::new(CancellationToken::new()) }
-    }
-
-    /// Waits for one's turn: whoever has it is made to let go. Cancel-safe.
-    pub(super) async fn take(&self) -> Result<Turn, ResumableError> {
-        let newer = CancellationToken::new();
-        let older = std::mem::replace(
-            &mut *self.holder.lock().unwrap_or_else(PoisonError::into_inner),
-            newer.clone(),
-        );
-        older.cancel();
-        let work = Arc::clone(&self.turn).lock_owned().await;
-        if newer.is_cancelled() { Err(ResumableError::TakenOver) } else { Ok(Turn { work, newer }) }
-    }
-
-    /// One's turn, if nobody has it.
-    pub(super) fn try_take(&self) -> Option<tokio::sync::OwnedMutexGuard<Work>> {
-        Arc::clone(&self.turn).try_lock_owned().ok()
-    }
 }
 
 impl Work {

@@ -8,7 +8,7 @@ use super::chunked::Chunked;
 use super::model::ResumableError;
 use super::ordered::Ordered;
 use crate::domain::progress::Live;
-use crate::domain::{Client, FileName, Timestamp, Transfer, TransferId};
+use crate::domain::{Client, Digest, FileName, Timestamp, Transfer, TransferId};
 use crate::store::upload_log::Manifest;
 
 /// So many uploads that are complete are remembered for those who ask again.
@@ -53,8 +53,8 @@ pub(super) enum Bytes {
 pub(super) struct Finished {
     pub(super) manifest: Manifest,
     pub(super) transfer: Arc<Transfer>,
-    /// Of an upload in chunks: the one that came last.
-    pub(super) last: Option<u32>,
+    /// Of an upload in chunks: the one that came last, and what it has.
+    pub(super) last: Option<(u32, Digest)>,
     at: Timestamp,
 }
 
@@ -88,7 +88,12 @@ fn is_of(manifest: &Manifest, client: &Client) -> bool {
 }
 
 impl Finished {
-    pub(super) fn new(manifest: Manifest, transfer: Arc<Transfer>, last: Option<u32>, at: Timestamp) -> Self {
+    pub(super) fn new(
+        manifest: Manifest,
+        transfer: Arc<Transfer>,
+        last: Option<(u32, Digest)>,
+        at: Timestamp,
+    ) -> Self {
         Self { manifest, transfer, last, at }
     }
 }

@@ -8,10 +8,13 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::Resumable;
+use super::assemble::{Logged, header_of};
+use super::chunked::{Chunked, Place};
 use super::memory;
+use super::model::ResumableError;
 use super::ordered::{Durable, Ordered, Stage, Work, joined_tail};
 use super::registry::{Bytes, Finished, Unfinished};
-use crate::crypto::{FileKey, HEADER_LEN, Header, Keyring};
+use crate::crypto::{FileKey, Header, Keyring};
 use crate::domain::{Change, Status, Timestamp, TransferId};
 use crate::services::pipeline::blocking;
 use crate::store::files::OpenFile;
@@ -102,16 +105,33 @@ impl Resumable {
     /// Publishes what was complete when the server ended, but had no name yet. Those who wait for one of them wait for this.
     pub async fn go_on(&self) {
         for upload in self.0.registry.unfinished() {
-            let Bytes::Ordered(ordered) = &upload.bytes else { continue };
-            let whole = ordered.try_take().is_some_and(|work| work.stage == Stage::Whole);
-            if whole && !upload.is_partial() {
-                let (this, id) = (self.clone(), upload.id());
-                if let Err(error) = super::to_the_end(async move { this.publish_again(&upload).await }).await
-                {
-                    tracing::error!(%error, %id, "an upload that is complete could not be published");
+            let (this, id) = (self.clone(), upload.id());
+            let published = super::to_the_end(async move { this.publish_whole(upload).await });
+            if let Err(error) = published.await {
+                tracing::error!(%error, %id, "an upload that is complete could not be published");
+            }
+        }
+    }
+
+    async fn publish_whole(&self, upload: Arc<Unfinished>) -> Result<(), ResumableError> {
+        match &upload.bytes {
+            Bytes::Ordered(ordered) => {
+                let whole = ordered.try_take().is_some_and(|work| work.stage == Stage::Whole);
+                if whole && !upload.is_partial() {
+                    self.publish_again(&upload).await?;
+                }
+            }
+            Bytes::Chunked(chunked) => {
+                if chunked.is_whole() {
+                    self.look_at(&upload, chunked).await?;
+                }
+                let last = chunked.total - 1;
+                if let Some(received) = chunked.received(last).filter(|_| chunked.is_whole()) {
+                    self.publish_chunked(&upload, chunked, (last, received.sha256)).await?;
                 }
             }
         }
+        Ok(())
     }
 
     async fn give_up_damaged(&self, id: TransferId, error: String) {
@@ -179,7 +199,11 @@ impl Resumable {
                         tail = joined_tail(offset, &tail, &new, segment);
                     }
                 }
-                Record::Chunk { .. } | Record::Lost(_) | Record::Published { .. } => {}
+                Record::ChunkSize(_)
+                | Record::Aside { .. }
+                | Record::Chunk { .. }
+                | Record::Lost(_)
+                | Record::Published { .. } => {}
             }
         }
         self.check_data(&manifest, offset, key.as_deref(), tail.len() as u64)?;
@@ -206,11 +230,34 @@ impl Resumable {
     /// The key of a container that has been begun.
     fn file_key(&self, manifest: &Manifest, keyring: Option<&Keyring>) -> Result<Arc<FileKey>, Lost> {
         let open = OpenFile::at(&self.0.uploads.layout.upload_data(manifest.id)).map_err(missing)?;
-        let mut header = [0; HEADER_LEN];
-        open.read_exact_at(&mut header, 0)?;
-        let header = Header::parse(&header).map_err(|error| Lost::Damaged(error.to_string()))?;
+        let header = Header::parse(&header_of(&open)?).map_err(|error| Lost::Damaged(error.to_string()))?;
         let key = keyring.and_then(|keyring| FileKey::for_header(header, keyring));
         key.map(Arc::new).ok_or_else(|| Lost::Later("there is no key to go on with".into()))
+    }
+
+    fn restore_chunked(&self, read: Read) -> Result<Arc<Unfinished>, Lost> {
+        let Read { log, manifest, records, touched } = read;
+        let Kind::Chunks { total } = manifest.kind else { return Err(Lost::Needless) };
+        OpenFile::at(&self.0.uploads.layout.upload_data(manifest.id)).map_err(missing)?;
+        let Logged { place, received, aside } = Logged::read(&records, &manifest);
+        let place = match (place, manifest.sealed) {
+            (None, _) => None,
+            (Some(size), false) => Some(Place { size, key: None }),
+            (Some(size), true) => {
+                let key = self.file_key(&manifest, self.0.uploads.keys.get().as_deref())?;
+                Some(Place { size, key: Some(key) })
+            }
+        };
+        let about = place.as_ref().map(|place| place.size.saturating_mul(total.into()));
+        let chunked = Chunked::restored(total, log, place, received, aside);
+        let (_, bytes) = chunked.count();
+        let size = manifest.size.or_else(|| chunked.content_length());
+        let live = self.0.uploads.status.track(manifest.id, size, about);
+        live.go_on_from(bytes);
+        let seat = self.old_seat(&manifest, size.or(about).unwrap_or(bytes).saturating_sub(bytes))?;
+        let upload = Unfinished::new(manifest, Some(live), Bytes::Chunked(chunked), seat);
+        upload.touch(touched);
+        Ok(Arc::new(upload))
     }
 
     /// Whether the data is there that the log speaks of.

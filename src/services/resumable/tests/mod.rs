@@ -1,3 +1,5 @@
+mod chunks;
+
 use std::path::Path;
 use std::time::Duration;
 

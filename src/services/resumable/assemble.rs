@@ -1,0 +1,495 @@
+//! Which upload a chunk belongs to, where its place is, and what is done when all are there.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use super::Resumable;
+use super::append::ending;
+use super::chunked::{Chunked, Place, Received};
+use super::creation::manifest;
+use super::model::{Chunk, ChunkTaken, Creation, ResumableError, ResumeInfo};
+use super::registry::{Bytes, Finished, Known, Unfinished};
+use crate::crypto::{Ends, FileKey, Geometry, HEADER_LEN, Keyring, OpenStream};
+use crate::domain::{Change, Client, Digest, FileName, Hex16, Seal, StoredFile, Timestamp, TransferId};
+use crate::services::pipeline::blocking;
+use crate::services::uploads::UploadError;
+use crate::services::writer::{Opening, Writer, Written, copy};
+use crate::store::files::OpenFile;
+use crate::store::status::Condition;
+use crate::store::upload_log::{Kind, Manifest, Record};
+use crate::store::uploads::Staged;
+use crate::store::{Layout, atomic};
+
+/// To which upload a chunk belongs.
+pub(super) enum Belongs {
+    Unfinished(Arc<Unfinished>),
+    /// It is complete: the chunk has come before.
+    Finished(Arc<Finished>),
+    /// There is none yet.
+    New,
+}
+
+impl Resumable {
+    /// What there is of the upload of this name and client that was begun last.
+    ///
+    /// # Errors
+    /// [`ResumableError`]; what is there can't be read.
+    pub async fn resume_info(
+        &self,
+        client: &Client,
+        filename: &FileName,
+    ) -> Result<Option<ResumeInfo>, ResumableError> {
+        let resumable =
+            |upload: &Unfinished| matches!(upload.manifest.kind, Kind::Ordered | Kind::Chunks { .. });
+        let Some(upload) = self.0.registry.find(client, filename, resumable) else { return Ok(None) };
+        let (id, expires_at) = (upload.id(), self.expires_at(&upload));
+        let Some(chunked) = upload.chunked() else {
+            let progress = self.progress(id).await?;
+            let (chunks, total, chunk_size) = (Vec::new(), None, None);
+            let received = progress.offset;
+            return Ok((!progress.complete).then_some(ResumeInfo {
+                id,
+                chunks,
+                total,
+                chunk_size,
+                received,
+                expires_at,
+            }));
+        };
+        self.look_at(&upload, chunked).await?;
+        let chunks = chunked.all().into_iter().map(|(number, chunk)| (number, chunk.sha256)).collect();
+        Ok(Some(ResumeInfo {
+            id,
+            chunks,
+            total: Some(chunked.total),
+            chunk_size: chunked.place().map(|place| place.size).filter(|size| *size > 0),
+            received: chunked.count().1,
+            expires_at,
+        }))
+    }
+
+    /// To which upload a chunk belongs, of those that are there.
+    pub(super) async fn belongs(&self, chunk: &Chunk) -> Result<Belongs, ResumableError> {
+        let belongs = match chunk.upload_id {
+            Some(id) => match self.known(id)? {
+                Known::Finished(finished) => Belongs::Finished(finished),
+                Known::Unfinished(upload) => Belongs::Unfinished(upload),
+            },
+            None => self.belongs_by_name(chunk),
+        };
+        if let Belongs::Unfinished(upload) = &belongs {
+            let chunked = upload.chunked().ok_or(ResumableError::Unknown)?;
+            self.look_at(upload, chunked).await?;
+        }
+        Ok(belongs)
+    }
+
+    fn belongs_by_name(&self, chunk: &Chunk) -> Belongs {
+        let fits = |upload: &Unfinished| {
+            // A file that is said to be another one is not mixed with what is there.
+            let (hash, size) = (upload.manifest.sha256, upload.manifest.size);
+            let same_size = size.zip(chunk.file_size).is_none_or(|(before, now)| before == now);
+            let place = upload.chunked().and_then(Chunked::place);
+            let same_chunks = chunk.file_hash.is_none()
+                || chunk.size.zip(place).is_none_or(|(size, place)| size == place.size || chunk.total == 1);
+            matches!(upload.manifest.kind, Kind::Chunks { .. })
+                && (chunk.file_hash.is_none() || chunk.file_hash == hash)
+                && same_size
+                && same_chunks
+        };
+        if let Some(upload) = self.0.registry.find(&chunk.client, &chunk.filename, fits) {
+            return Belongs::Unfinished(upload);
+        }
+        let sealed = self.0.uploads.sealing.decide(chunk.encryption);
+        let came_before = |upload: &Finished| {
+            let is_same = match chunk.file_hash {
+                Some(hash) => upload.transfer.checksum == Some(hash),
+                // Nothing tells whether it is the same file, but the chunk that came last.
+                None => upload.last == Some((chunk.number, chunk.hash)),
+            };
+            let Kind::Chunks { total } = upload.manifest.kind else { return false };
+            is_same && total == chunk.total && upload.manifest.sealed == sealed && self.stands(upload)
+        };
+        let finished = self.0.registry.find_finished(&chunk.client, &chunk.filename, came_before);
+        finished.map_or(Belongs::New, Belongs::Finished)
+    }
+
+    /// Whether what was uploaded is what stands under its name now.
+    fn stands(&self, upload: &Finished) -> bool {
+        let standing = self.0.uploads.status.file(&upload.transfer.filename);
+        standing.is_some_and(|entry| {
+            entry.checksum == upload.transfer.checksum && entry.file == upload.transfer.file
+        })
+    }
+
+    /// The upload to which a chunk of `length` bytes belongs; a new one, if there is none.
+    pub(super) async fn join_or_begin(&self, chunk: &Chunk, length: u64) -> Result<Belongs, ResumableError> {
+        let _turn = self.one_at_a_time((&chunk.client.id, &chunk.filename)).await;
+        let belongs = self.belongs(chunk).await?;
+        if !matches!(belongs, Belongs::New) {
+            return Ok(belongs);
+        }
+        let place = match chunk.size {
+            _ if chunk.total == 1 => Some(0),
+            _ if chunk.number + 1 < chunk.total => Some(length),
+            said => said,
+        };
+        if chunk.number + 1 < chunk.total && chunk.size.is_some_and(|size| size != length) {
+            return Err(ResumableError::ChunkConflict("it has not the size that is said of all"));
+        }
+        let upload = self.begin_chunked(chunk, place).await?;
+        self.supersede(&upload, chunk).await;
+        Ok(Belongs::Unfinished(upload))
+    }
+
+    async fn begin_chunked(
+        &self,
+        chunk: &Chunk,
+        place: Option<u64>,
+    ) -> Result<Arc<Unfinished>, ResumableError> {
+        let about = place.map(|size| size.saturating_mul(chunk.total.into()));
+        let size = chunk.file_size.filter(|_| chunk.total > 0);
+        self.check_size(size)?;
+        let creation = Creation {
+            filename: chunk.filename.clone(),
+            client: chunk.client.clone(),
+            priority: chunk.priority,
+            encryption: chunk.encryption,
+            sha256: chunk.file_hash,
+            condition: Condition::Any,
+            size,
+            metadata: None,
+            idempotency_key: None,
+            partial: false,
+        };
+        let seat = self.seat(&creation, size.or(about).unwrap_or(0))?;
+        let id = TransferId::new();
+        let sealed = self.0.uploads.sealing.decide(chunk.encryption);
+        let manifest = manifest(id, &creation, Kind::Chunks { total: chunk.total }, sealed);
+        self.announce(&creation, id, sealed).await?;
+        let log = match self.write_new(manifest.clone(), None).await {
+            Ok(log) => log,
+            Err(error) => {
+                self.withdraw(&manifest, &error).await;
+                return Err(error.into());
+            }
+        };
+        let live = self.0.uploads.status.track(id, size, about);
+        let bytes = Bytes::Chunked(Chunked::new(chunk.total, log));
+        let upload = Arc::new(Unfinished::new(manifest, Some(live), bytes, seat));
+        self.0.registry.insert(Arc::clone(&upload));
+        Ok(upload)
+    }
+
+    /// A client that sends the same file in chunks of another size goes on with that one.
+    async fn supersede(&self, by: &Unfinished, chunk: &Chunk) {
+        let is_older = |upload: &Unfinished| {
+            upload.id() != by.id()
+                && upload.chunked().is_some()
+                && chunk.file_hash.is_some()
+                && upload.manifest.sha256 == chunk.file_hash
+        };
+        if let Some(older) = self.0.registry.find(&chunk.client, &chunk.filename, is_older) {
+            let (id, at) = (older.id(), Timestamp::now());
+            let error = "the client has begun anew, with chunks of another size".into();
+            let failed = Change::Failed { id, at, error, transferred_bytes: older.transferred() };
+            if let Err(error) = self.end(&older, Some(failed)).await {
+                tracing::debug!(%error, %id, "an upload that was begun anew has ended");
+            }
+        }
+    }
+
+    /// Makes sure that chunks have places: all but the last have `size` bytes.
+    pub(super) async fn place(
+        &self,
+        upload: &Unfinished,
+        chunked: &Chunked,
+        size: u64,
+    ) -> Result<(), ResumableError> {
+        let _turn = chunked.placing.lock().await;
+        if chunked.place().is_some() {
+            return Ok(());
+        }
+        let aside = chunked.aside();
+        if aside.is_some_and(|aside| chunked.total > 1 && aside.received.length > size) {
+            return Err(ResumableError::ChunkConflict("the last chunk is not larger than the others"));
+        }
+        let place = self.find_place(upload, size).await?;
+        chunked.write(Record::ChunkSize(size)).await.map_err(|error| UploadError::storage(&error))?;
+        chunked.set_place(place);
+        self.place_aside(upload, chunked).await
+    }
+
+    async fn find_place(&self, upload: &Unfinished, size: u64) -> Result<Place, ResumableError> {
+        if !upload.manifest.sealed {
+            return Ok(Place { size, key: None });
+        }
+        let uploads = &self.0.uploads;
+        let (layout, durability, keys) = (uploads.layout.clone(), uploads.durability, uploads.keys.clone());
+        let id = upload.id();
+        let made = blocking(move || {
+            let keyring = keys.make().map_err(io::Error::other)?;
+            let geometry = Geometry::chunks_of(size).map_err(io::Error::other)?;
+            let key = FileKey::create(&keyring, geometry).map_err(io::Error::other)?;
+            let mut staged = Staged::resume(&layout, id, 0)?;
+            staged.append(&mut [IoSlice::new(&key.header_bytes())])?;
+            staged.flush(durability)?;
+            Ok(Arc::new(key))
+        });
+        let key = made.await.map_err(|error| UploadError::storage(&error))?;
+        Ok(Place { size, key: Some(key) })
+    }
+
+    /// Brings the last chunk to its place, if it waits aside.
+    pub(super) async fn place_aside(
+        &self,
+        upload: &Unfinished,
+        chunked: &Chunked,
+    ) -> Result<(), ResumableError> {
+        let (Some(aside), Some(place)) = (chunked.aside(), chunked.place()) else { return Ok(()) };
+        let (number, id) = (chunked.total - 1, upload.id());
+        let path = self.0.uploads.layout.upload_chunk(id, aside.part);
+        let opening = Opening::Chunk { key: place.key, number, size: place.size };
+        let (target, sealed) = (self.target(id, aside.received.length), upload.manifest.sealed);
+        let keyring = self.0.uploads.keys.get();
+        let from = path.clone();
+        let placed = blocking(move || {
+            let mut writer = Writer::open(target, opening)?;
+            let keyring = keyring.as_deref().filter(|_| sealed);
+            copy_part(&OpenFile::at(&from)?, keyring, &mut writer)?;
+            writer.finish_chunk(Ends::File)
+        });
+        placed.await.map_err(|error| UploadError::storage(&error))?;
+        chunked.note(number, aside.received, None).await.map_err(|error| UploadError::storage(&error))?;
+        if let Err(error) = blocking(move || atomic::remove_if_there(&path)).await {
+            tracing::warn!(%error, %id, "a chunk that was brought to its place could not be removed");
+        }
+        Ok(())
+    }
+
+    /// After a start, before anything is told: whether what had arrived is still there.
+    pub(super) async fn look_at(
+        &self,
+        upload: &Arc<Unfinished>,
+        chunked: &Chunked,
+    ) -> Result<(), ResumableError> {
+        if !chunked.is_new() {
+            return Ok(());
+        }
+        let _turn = chunked.placing.lock().await;
+        if !chunked.is_new() {
+            return Ok(());
+        }
+        let (layout, looking) = (self.0.uploads.layout.clone(), Arc::clone(upload));
+        let damaged = blocking(move || match looking.chunked() {
+            Some(chunked) => chunked.damaged(&layout, looking.id()),
+            None => Ok(Vec::new()),
+        });
+        let storage = |error: io::Error| UploadError::storage(&error);
+        let damaged = damaged.await.map_err(storage)?;
+        if !damaged.is_empty() {
+            tracing::error!(id = %upload.id(), chunks = ?damaged, "chunks of an unfinished upload are damaged: they are missing again");
+            chunked.lose(&damaged).await.map_err(storage)?;
+        }
+        if let Err(error) = self.place_aside(upload, chunked).await {
+            tracing::error!(id = %upload.id(), %error, "the last chunk of an unfinished upload is damaged");
+        }
+        chunked.looked_at();
+        Ok(())
+    }
+
+    /// A chunk is in its place: the hash of the whole goes on, and if all are there, the file is published.
+    pub(super) async fn go_on_with(
+        &self,
+        upload: &Arc<Unfinished>,
+        came: (u32, Digest),
+    ) -> Result<ChunkTaken, ResumableError> {
+        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
+        let (received, bytes) = chunked.count();
+        if let Some(live) = &upload.live {
+            chunked.content_length().inspect(|total| live.set_total(*total));
+            live.reach(bytes);
+        }
+        let expected = upload.manifest.size.or_else(|| chunked.content_length());
+        upload.seat.expect(expected.map_or(0, |size| size.saturating_sub(bytes)));
+        upload.touch(Timestamp::now());
+        if chunked.is_whole() {
+            return self.publish_chunked(upload, chunked, came).await;
+        }
+        let (layout, hashing) = (self.0.uploads.layout.clone(), Arc::clone(upload));
+        // Nobody waits for it: who comes last finds out what is wrong.
+        drop(tokio::task::spawn_blocking(move || {
+            hashing.chunked().map(|chunked| chunked.try_advance(&layout, hashing.id()))
+        }));
+        Ok(ChunkTaken::Uploading { id: upload.id(), received })
+    }
+
+    pub(super) async fn publish_chunked(
+        &self,
+        upload: &Arc<Unfinished>,
+        chunked: &Chunked,
+        came: (u32, Digest),
+    ) -> Result<ChunkTaken, ResumableError> {
+        let mut ended = chunked.end().await;
+        let id = upload.id();
+        if *ended {
+            return match self.0.registry.get(id) {
+                Some(Known::Finished(finished)) => Ok(completed(&finished)),
+                _ => Err(ResumableError::Gone),
+            };
+        }
+        let (layout, uploads, whole) = (self.0.uploads.layout.clone(), &self.0.uploads, Arc::clone(upload));
+        let durability = uploads.durability;
+        let written = blocking(move || match whole.chunked() {
+            Some(chunked) => finish(chunked, &layout, whole.id(), durability),
+            None => Err(io::ErrorKind::NotFound.into()),
+        });
+        let (written, digest) = match written.await {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(self.fail_chunked(upload, &mut ended, UploadError::storage(&error)).await);
+            }
+            Err(error) => return Err(UploadError::storage(&error).into()),
+        };
+        match uploads.publish(id, &written, digest, ending(&upload.manifest)).await {
+            Ok(transfer) => {
+                *ended = true;
+                written.staged.published();
+                if let Err(error) = chunked.write(Record::Published { last: Some(came) }).await {
+                    tracing::warn!(%error, %id, "that an upload is published is not in its log");
+                }
+                self.remember(upload, Arc::clone(&transfer), Some(came)).await;
+                Ok(ChunkTaken::Completed { received: chunked.total, transfer })
+            }
+            // That can be tried again, by any of its chunks.
+            Err(error @ (UploadError::Full | UploadError::Storage(_))) => Err(error.into()),
+            Err(error) => Err(self.fail_chunked(upload, &mut ended, error).await),
+        }
+    }
+
+    async fn fail_chunked(
+        &self,
+        upload: &Unfinished,
+        ended: &mut bool,
+        error: UploadError,
+    ) -> ResumableError {
+        let (id, at) = (upload.id(), Timestamp::now());
+        let failed = Change::Failed {
+            id,
+            at,
+            error: error.to_string().into(),
+            transferred_bytes: upload.transferred(),
+        };
+        *ended = true;
+        match self.end_now(upload, Some(failed)).await {
+            Ok(()) => error.into(),
+            Err(worse) => worse,
+        }
+    }
+}
+
+/// The answer to a chunk of an upload that is complete.
+pub(super) fn completed(finished: &Finished) -> ChunkTaken {
+    let received = match finished.manifest.kind {
+        Kind::Chunks { total } => total,
+        Kind::Ordered | Kind::Partial | Kind::Joined(_) => 0,
+    };
+    ChunkTaken::Completed { received, transfer: Arc::clone(&finished.transfer) }
+}
+
+/// Copies a chunk that was written to a file of its own; with a keyring, it is sealed there.
+pub(super) fn copy_part(part: &OpenFile, keyring: Option<&Keyring>, writer: &mut Writer) -> io::Result<()> {
+    match keyring {
+        None => copy(part.reader(), |piece| writer.append(&[piece])),
+        Some(keyring) => copy(OpenStream::new(part.reader(), keyring)?, |piece| writer.append(&[piece])),
+    }
+}
+
+/// All chunks are in their places: what is left is the hash of the last ones, and to flush. Blocking.
+fn finish(
+    chunked: &Chunked,
+    layout: &Layout,
+    id: TransferId,
+    durability: crate::store::Durability,
+) -> io::Result<(Written, Digest)> {
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
+    let digest = chunked.advance(layout, id)?.ok_or_else(|| io::Error::other("chunks are missing"))?;
+    let (Some(place), Some(content)) = (chunked.place(), chunked.content_length()) else {
+        return Err(io::Error::other("chunks have no places"));
+    };
+    let on_disk = place.on_disk(content).map_err(|error| invalid(&error.to_string()))?;
+    let mut staged = Staged::resume(layout, id, on_disk)?;
+    staged.cut(on_disk)?;
+    let seal = match &place.key {
+        None => None,
+        Some(key) => {
+            let last = chunked.received(chunked.total - 1).map_or(0, |last| last.length);
+            if last == 0 && content > 0 {
+                end_before(&staged, key, content)?;
+            }
+            let mut tag = [0; 16];
+            let position = on_disk - tag.len() as u64;
+            staged.open()?.read_exact_at(&mut tag, position)?;
+            Some(Seal { nonce: Hex16(*key.header().file_nonce.as_bytes()), tag: Hex16(tag) })
+        }
+    };
+    let file = staged.finish(0, durability)?;
+    Ok((Written { staged, file: StoredFile { size: content, ..file }, seal }, digest))
+}
+
+/// The last chunk is empty: the file ends with the last segment of the one before.
+fn end_before(staged: &Staged, key: &FileKey, content: u64) -> io::Result<()> {
+    let other = |error: String| io::Error::other(error);
+    let container = crate::crypto::Layout::of_plaintext(key.header().geometry, content)
+        .map_err(|error| other(error.to_string()))?;
+    let last = container.segment(container.segments() - 1).map_err(|error| other(error.to_string()))?;
+    let mut segment = vec![0; last.sealed_len()];
+    staged.open()?.read_exact_at(&mut segment, last.position)?;
+    match key.reseal_as_last(last.number, &mut segment) {
+        Ok(_) => staged.write_at(&segment, last.position),
+        // It was done before, but the file could not be published then.
+        Err(crate::crypto::SealError::Tampered { .. }) => Ok(()),
+        Err(error) => Err(other(error.to_string())),
+    }
+}
+
+/// What the log says of the chunks.
+#[derive(Default)]
+pub(super) struct Logged {
+    pub(super) place: Option<u64>,
+    pub(super) received: std::collections::BTreeMap<u32, Received>,
+    pub(super) aside: Option<super::chunked::Aside>,
+}
+
+impl Logged {
+    pub(super) fn read(records: &[Record], manifest: &Manifest) -> Self {
+        let Kind::Chunks { total } = manifest.kind else { return Self::default() };
+        let mut logged = Self::default();
+        for record in records {
+            match *record {
+                Record::ChunkSize(size) => logged.place = Some(size),
+                Record::Chunk { number, length, sha256 } if number < total => {
+                    logged.received.insert(number, Received { length, sha256 });
+                    if number + 1 == total {
+                        logged.aside = None;
+                    }
+                }
+                Record::Aside { part, length, sha256 } => {
+                    let received = Received { length, sha256 };
+                    logged.aside = Some(super::chunked::Aside { part, received });
+                }
+                Record::Lost(number) => _ = logged.received.remove(&number),
+                Record::Chunk { .. } | Record::Size(_) | Record::Offset { .. } | Record::Published { .. } => {
+                }
+            }
+        }
+        logged
+    }
+}
+
+/// The header of a container that has been begun.
+pub(super) fn header_of(file: &OpenFile) -> io::Result<[u8; HEADER_LEN]> {
+    let mut header = [0; HEADER_LEN];
+    file.read_exact_at(&mut header, 0)?;
+    Ok(header)
+}

@@ -1,0 +1,399 @@
+//! Receiving a chunk.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::assemble::{Belongs, completed, copy_part};
+use super::chunked::{Chunked, Place, Received, Slot};
+use super::model::{Chunk, ChunkTaken, ResumableError};
+use super::registry::Unfinished;
+use super::{Resumable, to_the_end};
+use crate::crypto::{Ends, Keyring};
+use crate::domain::{Digest, TransferId};
+use crate::services::pipeline::{Hashes, Pipeline, blocking};
+use crate::services::uploads::UploadError;
+use crate::services::writer::{Opening, Target, Writer, Written};
+
+/// So much of a chunk waits in memory as long as its place is not known; more of it goes to a file of its own.
+const PATIENCE: usize = 1 << 20;
+
+/// A chunk that is being received. Dropped before its end, it was never there.
+pub struct Incoming {
+    resumable: Resumable,
+    sink: Option<Sink>,
+    received: u64,
+    limit: u64,
+}
+
+/// Where its bytes go.
+enum Sink {
+    /// Nowhere: it is there already.
+    Compared(Sha256),
+    /// Into its place.
+    Placed { slot: Slot, upload: Arc<Unfinished>, place: Place, number: u32, pipeline: Pipeline },
+    /// They wait.
+    Held { pieces: Vec<Bytes>, length: usize, sealed: bool },
+    /// Into a file of its own.
+    Aside { pipeline: Pipeline, sealed: bool },
+}
+
+/// The content of a chunk that has no place yet.
+enum Content {
+    Memory(Vec<Bytes>),
+    File { written: Written, sealed: bool },
+}
+
+impl Content {
+    fn write_to(&self, writer: &mut Writer, keyring: Option<&Keyring>) -> io::Result<()> {
+        match self {
+            Self::Memory(pieces) => writer.append(pieces),
+            Self::File { written, sealed } => {
+                copy_part(&written.staged.open()?, keyring.filter(|_| *sealed), writer)
+            }
+        }
+    }
+}
+
+impl Resumable {
+    /// Begins to receive a chunk. `said`: all that is said of it, if that stands before it in its request; else it waits
+    /// until it is known where it belongs. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ResumableError`]: what can be known already.
+    pub async fn begin_chunk(&self, said: Option<&Chunk>) -> Result<Incoming, ResumableError> {
+        let sink = match said {
+            Some(chunk) => self.sink(chunk).await?,
+            None => self.held(None),
+        };
+        let limit = self.0.limits.chunk_size;
+        Ok(Incoming { resumable: self.clone(), sink: Some(sink), received: 0, limit })
+    }
+
+    fn held(&self, encryption: Option<bool>) -> Sink {
+        let sealed = self.0.uploads.sealing.decide(encryption);
+        Sink::Held { pieces: Vec::new(), length: 0, sealed }
+    }
+
+    async fn sink(&self, chunk: &Chunk) -> Result<Sink, ResumableError> {
+        self.check_chunk(chunk)?;
+        let upload = match self.belongs(chunk).await? {
+            Belongs::Finished(_) => return Ok(Sink::Compared(Sha256::new())),
+            Belongs::New => return Ok(self.held(chunk.encryption)),
+            Belongs::Unfinished(upload) => upload,
+        };
+        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
+        self.check_against(&upload, chunked, chunk, None)?;
+        upload.touch(crate::domain::Timestamp::now());
+        let number = chunk.number;
+        let (Some(place), None) = (chunked.place(), chunked.received(number)) else {
+            let is_there = chunked.received(number).is_some();
+            return Ok(if is_there { Sink::Compared(Sha256::new()) } else { self.held(chunk.encryption) });
+        };
+        let slot = Chunked::slot(&upload, number).await?;
+        if chunked.received(number).is_some() {
+            return Ok(Sink::Compared(Sha256::new()));
+        }
+        let opening = Opening::Chunk { key: place.key.clone(), number, size: place.size };
+        let pipeline = Pipeline::new(self.target(upload.id(), 0), opening, Hashes::default());
+        Ok(Sink::Placed { slot, upload, place, number, pipeline })
+    }
+
+    /// What can't be of any chunk.
+    fn check_chunk(&self, chunk: &Chunk) -> Result<(), ResumableError> {
+        if chunk.total == 0 {
+            return Err(ResumableError::InvalidChunk("total_chunks: takes a whole number from 1"));
+        }
+        if chunk.total > self.0.limits.chunks {
+            return Err(ResumableError::InvalidChunk(
+                "total_chunks: more chunks than are taken; make them larger",
+            ));
+        }
+        if chunk.number >= chunk.total {
+            return Err(ResumableError::InvalidChunk(
+                "chunk_number: takes a whole number below total_chunks",
+            ));
+        }
+        self.check_size(chunk.file_size)
+    }
+
+    fn check_against(
+        &self,
+        upload: &Unfinished,
+        chunked: &Chunked,
+        chunk: &Chunk,
+        length: Option<u64>,
+    ) -> Result<(), ResumableError> {
+        let sealed = self.0.uploads.sealing.decide(chunk.encryption);
+        chunked.check(&upload.manifest, chunk, sealed, length)?;
+        let end = chunked.place().map(|place| place.start(chunk.number).saturating_add(length.unwrap_or(0)));
+        self.check_size(end)
+    }
+
+    fn aside(&self, sealed: bool, key: Option<Arc<crate::crypto::FileKey>>) -> Sink {
+        let part = TransferId::new();
+        let opening = Opening::Part { key, part };
+        Sink::Aside { pipeline: Pipeline::new(self.target(part, 0), opening, Hashes::default()), sealed }
+    }
+}
+
+impl Incoming {
+    /// Bytes of the chunk that have come so far.
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Resolves as soon as somebody newer brings the same chunk: then it should be dropped. Cancel-safe.
+    pub async fn superseded(&self) {
+        match &self.sink {
+            Some(Sink::Placed { slot, .. }) => slot.superseded().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Takes the next bytes of the chunk. After an error it can only be dropped.
+    ///
+    /// # Errors
+    /// [`ResumableError::TooLarge`], [`ResumableError::ChunkConflict`], [`ResumableError::Upload`].
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), ResumableError> {
+        self.received += bytes.len() as u64;
+        if self.received > self.limit {
+            return Err(ResumableError::TooLarge { limit: self.limit });
+        }
+        let storage = |error: io::Error| UploadError::storage(&error);
+        match self.sink.as_mut() {
+            None => {}
+            Some(Sink::Compared(hash)) => hash.update(&bytes),
+            Some(Sink::Placed { place, pipeline, .. }) => {
+                // What is behind belongs to the next one.
+                if place.size > 0 && self.received > place.size {
+                    return Err(ResumableError::ChunkConflict("all chunks but the last have one size"));
+                }
+                pipeline.push(bytes).await.map_err(storage)?;
+            }
+            Some(Sink::Aside { pipeline, .. }) => pipeline.push(bytes).await.map_err(storage)?,
+            Some(Sink::Held { pieces, length, sealed }) => {
+                *length += bytes.len() + size_of::<Bytes>();
+                pieces.push(bytes);
+                if *length > PATIENCE {
+                    let (pieces, sealed) = (std::mem::take(pieces), *sealed);
+                    let key = self.resumable.0.uploads.key(sealed).await?;
+                    let mut aside = self.resumable.aside(sealed, key);
+                    if let Sink::Aside { pipeline, .. } = &mut aside {
+                        for piece in pieces {
+                            pipeline.push(piece).await.map_err(storage)?;
+                        }
+                    }
+                    self.sink = Some(aside);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The chunk has come whole. When this returns, it is durable, or refused. Goes on to its end even if nobody waits.
+    ///
+    /// # Errors
+    /// [`ResumableError`]; the chunk was never there then.
+    pub async fn finish(self, chunk: Chunk) -> Result<ChunkTaken, ResumableError> {
+        to_the_end(self.run_to_the_end(chunk)).await
+    }
+
+    async fn run_to_the_end(mut self, chunk: Chunk) -> Result<ChunkTaken, ResumableError> {
+        let this = self.resumable.clone();
+        this.check_chunk(&chunk)?;
+        let length = self.received;
+        let expected = chunk.hash;
+        let storage = |error: io::Error| UploadError::storage(&error);
+        let same = |actual: Digest| match actual == expected {
+            true => Ok(()),
+            false => Err(ResumableError::ChunkHash { expected, actual }),
+        };
+        let content = match self.sink.take() {
+            None => return Err(ResumableError::Unknown),
+            Some(Sink::Compared(hash)) => {
+                same(Digest::new(hash.finalize().into()))?;
+                return this.came_before(&chunk, length).await;
+            }
+            Some(Sink::Placed { slot, upload, number, pipeline, .. }) => {
+                let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
+                let checked = match number == chunk.number {
+                    true => this.check_against(&upload, chunked, &chunk, Some(length)),
+                    false => Err(ResumableError::InvalidChunk("chunk_number: stands there twice")),
+                };
+                if let Err(error) = checked {
+                    pipeline.abandon().await;
+                    return Err(error);
+                }
+                let ends = ends(number, chunked);
+                let written = pipeline.end(move |writer, hashes| {
+                    let actual = hashes.digest();
+                    if actual == expected {
+                        writer.finish_chunk(ends)?;
+                    }
+                    Ok(actual)
+                });
+                same(written.await.map_err(storage)?)?;
+                return this.take(&upload, chunked, &chunk, length, slot).await;
+            }
+            Some(Sink::Held { pieces, .. }) => {
+                let hashed = blocking(move || {
+                    let mut hash = Sha256::new();
+                    pieces.iter().for_each(|piece| hash.update(piece));
+                    Ok((pieces, Digest::new(hash.finalize().into())))
+                });
+                let (pieces, actual) = hashed.await.map_err(storage)?;
+                same(actual)?;
+                Content::Memory(pieces)
+            }
+            Some(Sink::Aside { pipeline, sealed }) => {
+                let written = pipeline.end(|writer, hashes| Ok((writer.finish()?, hashes.digest())));
+                let (written, actual) = written.await.map_err(storage)?;
+                same(actual)?;
+                Content::File { written, sealed }
+            }
+        };
+        let upload = match this.join_or_begin(&chunk, length).await? {
+            Belongs::Finished(finished) => return Ok(completed(&finished)),
+            Belongs::Unfinished(upload) => upload,
+            Belongs::New => return Err(ResumableError::Unknown),
+        };
+        this.bring(&upload, &chunk, length, content).await
+    }
+}
+
+impl Resumable {
+    /// A chunk has come that is there already.
+    async fn came_before(&self, chunk: &Chunk, length: u64) -> Result<ChunkTaken, ResumableError> {
+        let upload = match self.belongs(chunk).await? {
+            Belongs::Finished(finished) => return Ok(completed(&finished)),
+            Belongs::Unfinished(upload) => upload,
+            Belongs::New => return Err(ResumableError::Gone),
+        };
+        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
+        match chunked.received(chunk.number) {
+            Some(there) => self.compare(&upload, there, chunk, length).await,
+            None => Err(ResumableError::TakenOver),
+        }
+    }
+
+    async fn compare(
+        &self,
+        upload: &Arc<Unfinished>,
+        there: Received,
+        chunk: &Chunk,
+        length: u64,
+    ) -> Result<ChunkTaken, ResumableError> {
+        if there != (Received { length, sha256: chunk.hash }) {
+            return Err(ResumableError::ChunkConflict("another chunk of this number is there"));
+        }
+        self.go_on_with(upload, (chunk.number, chunk.hash)).await
+    }
+
+    /// Brings a chunk that has waited to its place, or has it wait for that.
+    async fn bring(
+        &self,
+        upload: &Arc<Unfinished>,
+        chunk: &Chunk,
+        length: u64,
+        content: Content,
+    ) -> Result<ChunkTaken, ResumableError> {
+        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
+        let is_last = chunk.number + 1 == chunked.total;
+        self.check_against(upload, chunked, chunk, Some(length))?;
+        let size = match chunk.size {
+            _ if chunked.total == 1 => Some(0),
+            _ if !is_last => Some(length),
+            said => said,
+        };
+        if let Some(size) = size {
+            self.place(upload, chunked, size).await?;
+            self.check_against(upload, chunked, chunk, Some(length))?;
+        }
+        let number = chunk.number;
+        let slot = Chunked::slot(upload, number).await?;
+        if let Some(there) = chunked.received(number) {
+            return self.compare(upload, there, chunk, length).await;
+        }
+        let keyring = self.0.uploads.keys.get();
+        let id = upload.id();
+        let Some(place) = chunked.place() else {
+            let (part, key) = (TransferId::new(), self.0.uploads.key(upload.manifest.sealed).await?);
+            let target = self.target(id, length);
+            let written = blocking(move || write_part(target, part, key, &content, keyring.as_deref()));
+            written.await.map_err(|error| UploadError::storage(&error))?;
+            let received = Received { length, sha256: chunk.hash };
+            let noted = chunked.note(number, received, Some(part)).await;
+            if !noted.map_err(|error| UploadError::storage(&error))? {
+                return Err(ResumableError::Gone);
+            }
+            drop(slot);
+            // Another chunk may have found the places meanwhile.
+            let _turn = chunked.placing.lock().await;
+            self.place_aside(upload, chunked).await?;
+            return self.go_on_with(upload, (number, chunk.hash)).await;
+        };
+        let opening = Opening::Chunk { key: place.key, number, size: place.size };
+        let (target, ends) = (self.target(id, length), ends(number, chunked));
+        let written = blocking(move || {
+            let mut writer = Writer::open(target, opening)?;
+            content.write_to(&mut writer, keyring.as_deref())?;
+            writer.finish_chunk(ends)
+        });
+        written.await.map_err(|error| UploadError::storage(&error))?;
+        self.take(upload, chunked, chunk, length, slot).await
+    }
+
+    /// A chunk is in its place, and flushed: that is written down.
+    async fn take(
+        &self,
+        upload: &Arc<Unfinished>,
+        chunked: &Chunked,
+        chunk: &Chunk,
+        length: u64,
+        slot: Slot,
+    ) -> Result<ChunkTaken, ResumableError> {
+        let received = Received { length, sha256: chunk.hash };
+        let noted = chunked.note(chunk.number, received, None).await;
+        if !noted.map_err(|error| UploadError::storage(&error))? {
+            return Err(ResumableError::Gone);
+        }
+        drop(slot);
+        self.go_on_with(upload, (chunk.number, chunk.hash)).await
+    }
+}
+
+fn ends(number: u32, chunked: &Chunked) -> Ends {
+    if number + 1 == chunked.total { Ends::File } else { Ends::Chunk }
+}
+
+fn write_part(
+    target: Target,
+    part: TransferId,
+    key: Option<Arc<crate::crypto::FileKey>>,
+    content: &Content,
+    keyring: Option<&Keyring>,
+) -> io::Result<()> {
+    let mut writer = Writer::open(target, Opening::Part { key, part })?;
+    content.write_to(&mut writer, keyring)?;
+    let mut written = writer.finish()?;
+    written.staged.keep();
+    Ok(())
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // Nobody else may write in its place before this one has let go.
+        if let Some(Sink::Placed { slot, pipeline, .. }) = self.sink.take()
+            && !pipeline.is_gathering()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                pipeline.abandon().await;
+                drop(slot);
+            });
+        }
+    }
+}

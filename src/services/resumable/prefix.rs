@@ -1,0 +1,156 @@
+//! The SHA-256 of a file that comes in chunks: it follows the chunks from the first on, as far as they are there.
+//!
+//! The chunks are read back: they have just been written, and are in the page cache. So the hash of the whole does not
+//! hold back what arrives, and the order of the chunks does not matter.
+
+use std::io;
+use std::sync::PoisonError;
+
+use sha2::{Digest as _, Sha256};
+
+use super::chunked::{Chunked, Place, Received};
+use crate::crypto::{LANES, Layout as Container};
+use crate::domain::{Digest, TransferId};
+use crate::store::Layout;
+use crate::store::files::OpenFile;
+
+/// So much is read at once of what is not sealed.
+const PIECE: usize = 256 << 10;
+
+/// How far the hash has come.
+#[derive(Debug, Default)]
+pub(super) struct Prefix {
+    next: u32,
+    hash: Sha256,
+}
+
+/// The data file of an upload, to read chunks of it.
+pub(super) struct Chunks {
+    file: OpenFile,
+    buffer: Vec<u8>,
+}
+
+impl Chunks {
+    pub(super) fn open(layout: &Layout, id: TransferId) -> io::Result<Self> {
+        Ok(Self { file: OpenFile::at(&layout.upload_data(id))?, buffer: Vec::new() })
+    }
+
+    /// Reads a chunk; `is_last`: the last of its file.
+    pub(super) fn read(
+        &mut self,
+        place: &Place,
+        number: u32,
+        length: u64,
+        is_last: bool,
+        mut take: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        let start = place.start(number);
+        let Some(key) = &place.key else {
+            let mut done = 0;
+            while done < length {
+                let piece = PIECE.min(usize::try_from(length - done).unwrap_or(PIECE));
+                self.buffer.resize(piece, 0);
+                self.file.read_exact_at(&mut self.buffer, start + done)?;
+                take(&self.buffer);
+                done += piece as u64;
+            }
+            return Ok(());
+        };
+        if length == 0 {
+            return Ok(());
+        }
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        // Whether a segment is the last of its file is part of its nonce.
+        let content = if is_last { start + length } else { start + length + 1 };
+        let geometry = key.header().geometry;
+        let container =
+            Container::of_plaintext(geometry, content).map_err(|error| invalid(error.to_string()))?;
+        let touched = container.touched(start..start + length).map_err(|error| invalid(error.to_string()))?;
+        let mut first = touched.segments.start;
+        while first < touched.segments.end {
+            let end = touched.segments.end.min(first + LANES as u64);
+            let range = container.container_range(first..end).map_err(|error| invalid(error.to_string()))?;
+            self.buffer.resize(usize::try_from(range.end - range.start).unwrap_or(0), 0);
+            self.file.read_exact_at(&mut self.buffer, range.start)?;
+            let opened = key.open_segments(&container, first, &mut self.buffer);
+            take(opened.map_err(|error| invalid(error.to_string()))?);
+            first = end;
+        }
+        Ok(())
+    }
+}
+
+impl Chunked {
+    /// Hashes on as far as the chunks are there, and waits for whoever does. Blocking.
+    ///
+    /// # Errors
+    /// What the system says; `InvalidData`: a sealed chunk is damaged.
+    pub(super) fn advance(&self, layout: &Layout, id: TransferId) -> io::Result<Option<Digest>> {
+        let mut prefix = self.prefix.lock().unwrap_or_else(PoisonError::into_inner);
+        self.advance_from(&mut prefix, layout, id)?;
+        let done = prefix.next == self.total;
+        Ok(done.then(|| Digest::new(prefix.hash.clone().finalize().into())))
+    }
+
+    /// The same, unless somebody does already. Blocking.
+    pub(super) fn try_advance(&self, layout: &Layout, id: TransferId) -> io::Result<()> {
+        match self.prefix.try_lock() {
+            Ok(mut prefix) => self.advance_from(&mut prefix, layout, id),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn advance_from(&self, prefix: &mut Prefix, layout: &Layout, id: TransferId) -> io::Result<()> {
+        let mut chunks = None;
+        while let Some((place, Received { length, .. })) = self.placed(prefix.next) {
+            let chunks = match &mut chunks {
+                Some(chunks) => chunks,
+                None => chunks.insert(Chunks::open(layout, id)?),
+            };
+            let mut hash = prefix.hash.clone();
+            let is_last = prefix.next + 1 == self.total;
+            chunks.read(&place, prefix.next, length, is_last, |bytes| hash.update(bytes))?;
+            prefix.hash = hash;
+            prefix.next += 1;
+        }
+        Ok(())
+    }
+
+    /// The numbers of the chunks that are not what had arrived. Blocking.
+    ///
+    /// # Errors
+    /// What the system says, but that the file is too short.
+    pub(super) fn damaged(&self, layout: &Layout, id: TransferId) -> io::Result<Vec<u32>> {
+        let mut prefix = self.prefix.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chunks = Chunks::open(layout, id)?;
+        let (mut damaged, mut whole) = (Vec::new(), Prefix::default());
+        for (number, _) in self.all() {
+            let Some((place, received)) = self.placed(number) else { continue };
+            let is_last = number + 1 == self.total;
+            // What follows on is hashed twice in one reading.
+            let follows = whole.next == number;
+            let (mut hash, mut next) = (Sha256::new(), whole.hash.clone());
+            let read = chunks.read(&place, number, received.length, is_last, |bytes| {
+                hash.update(bytes);
+                if follows {
+                    next.update(bytes);
+                }
+            });
+            match read {
+                Ok(()) if *received.sha256.as_bytes() == <[u8; 32]>::from(hash.finalize()) => {
+                    if follows {
+                        whole = Prefix { next: number + 1, hash: next };
+                    }
+                }
+                Err(error)
+                    if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+                {
+                    return Err(error);
+                }
+                _ => damaged.push(number),
+            }
+        }
+        *prefix = whole;
+        Ok(damaged)
+    }
+}

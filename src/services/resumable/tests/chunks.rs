@@ -1,0 +1,459 @@
+//! Numbered chunks: any order, any repeats, any restart.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SIZE: usize = 100_000;
+
+/// A file and how a client sends it.
+struct File {
+    content: Vec<u8>,
+    size: usize,
+    total: u32,
+    sealed: bool,
+    hash: Option<Digest>,
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::new(sha2::Sha256::digest(bytes).into())
+}
+
+impl File {
+    fn new(length: usize, size: usize, sealed: bool) -> Self {
+        let total = u32::try_from(length.div_ceil(size).max(1)).unwrap();
+        Self { content: bytes(length), size, total, sealed, hash: None }
+    }
+
+    /// The same length, other content.
+    fn changed(&self) -> Self {
+        let mut content = self.content.clone();
+        content.iter_mut().for_each(|byte| *byte ^= 1);
+        Self { content, ..*self }
+    }
+
+    fn bytes(&self, number: u32) -> &[u8] {
+        let start = (number as usize * self.size).min(self.content.len());
+        &self.content[start..(start + self.size).min(self.content.len())]
+    }
+
+    fn chunk(&self, number: u32) -> Chunk {
+        Chunk {
+            filename: FileName::clean("a").unwrap(),
+            client: client("me"),
+            number,
+            total: self.total,
+            hash: digest(self.bytes(number)),
+            upload_id: None,
+            size: None,
+            file_size: None,
+            file_hash: self.hash,
+            encryption: Some(self.sealed),
+            priority: Priority::default(),
+        }
+    }
+}
+
+impl Server {
+    /// Sends a chunk; `late`: its fields stand behind it.
+    async fn chunk(&self, chunk: Chunk, bytes: &[u8], late: bool) -> Result<ChunkTaken, ResumableError> {
+        let mut incoming = self.resumable.begin_chunk((!late).then_some(&chunk)).await?;
+        for piece in bytes.chunks(30_000) {
+            incoming.push(piece.to_vec().into()).await?;
+        }
+        incoming.finish(chunk).await
+    }
+
+    async fn send_chunk(&self, file: &File, number: u32) -> Result<ChunkTaken, ResumableError> {
+        self.chunk(file.chunk(number), file.bytes(number), false).await
+    }
+
+    async fn info(&self) -> Option<ResumeInfo> {
+        let name = FileName::clean("a").unwrap();
+        self.resumable.resume_info(&client("me"), &name).await.unwrap()
+    }
+
+    async fn numbers(&self) -> Vec<u32> {
+        let info = self.info().await;
+        info.map_or_else(Vec::new, |info| info.chunks.into_iter().map(|(number, _)| number).collect())
+    }
+}
+
+fn received(taken: Result<ChunkTaken, ResumableError>) -> (u32, bool) {
+    match taken.unwrap() {
+        ChunkTaken::Uploading { received, .. } => (received, false),
+        ChunkTaken::Completed { received, .. } => (received, true),
+    }
+}
+
+fn is_conflict<T>(taken: &Result<T, ResumableError>) -> bool {
+    matches!(taken, Err(ResumableError::ChunkConflict(_)))
+}
+
+#[tokio::test]
+async fn chunks_may_come_in_any_order_with_restarts_between_them() {
+    for sealed in [false, true] {
+        for (length, size) in [(5 * SIZE + 7, SIZE), (4 * SEGMENT, SEGMENT), (3 << 21, 3 << 20), (1000, 300)]
+        {
+            for order in [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 5, 0, 4, 1, 2]] {
+                let dir = tempfile::tempdir().unwrap();
+                let mut server = Server::start(dir.path()).await;
+                let file = File::new(length, size, sealed);
+                let order: Vec<u32> =
+                    order.into_iter().map(|n| n % file.total).take(file.total as usize).collect();
+                let mut order: Vec<u32> = order.into_iter().chain(0..file.total).collect();
+                let mut seen = std::collections::BTreeSet::new();
+                order.retain(|number| seen.insert(*number));
+                for (index, number) in order.iter().enumerate() {
+                    let late = index % 2 == 1;
+                    let taken = server.chunk(file.chunk(*number), file.bytes(*number), late).await;
+                    let there = index as u32 + 1;
+                    assert_eq!(received(taken), (there, there == file.total), "{order:?}");
+                    if there < file.total {
+                        let mut expected = order[..=index].to_vec();
+                        expected.sort_unstable();
+                        assert_eq!(server.numbers().await, expected);
+                        let again = server.send_chunk(&file, *number).await;
+                        assert_eq!(received(again), (there, false), "the same again is nothing new");
+                    }
+                    if index % 2 == 0 {
+                        drop(server);
+                        server = Server::start(dir.path()).await;
+                    }
+                }
+                assert_eq!(server.content("a"), file.content, "{order:?} sealed {sealed} {length} {size}");
+                assert_eq!(server.leftovers().len(), 1, "{:?}", server.leftovers());
+                assert!(server.info().await.is_none());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_chunk_again_gets_the_same_answer_as_long_as_its_file_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let file = File::new(3 * SIZE, SIZE, false);
+    for number in 0..3 {
+        server.send_chunk(&file, number).await.unwrap();
+    }
+    drop(server);
+    let server = Server::start(dir.path()).await;
+    let Ok(ChunkTaken::Completed { transfer, .. }) = server.send_chunk(&file, 2).await else {
+        panic!("not the same answer")
+    };
+    // Of another chunk nobody knows whether it is the same file.
+    assert_eq!(received(server.send_chunk(&file, 1).await), (1, false));
+    let by_id = Chunk { upload_id: Some(transfer.id), ..file.chunk(1) };
+    assert_eq!(received(server.chunk(by_id, file.bytes(1), false).await), (3, true));
+    server.resumable.cancel(server.info().await.unwrap().id).await.unwrap();
+    let other = file.changed();
+    for number in 0..3 {
+        server.send_chunk(&other, number).await.unwrap();
+    }
+    assert_eq!(received(server.send_chunk(&file, 2).await), (1, false), "what it was has been replaced");
+}
+
+#[tokio::test]
+async fn what_contradicts_changes_nothing() {
+    for sealed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(dir.path()).await;
+        let file = File::new(3 * SIZE + 5, SIZE, sealed);
+        server.send_chunk(&file, 1).await.unwrap();
+        let other = file.changed();
+        assert!(is_conflict(&server.send_chunk(&other, 1).await), "another chunk of this number");
+        let total = Chunk { total: 5, ..file.chunk(2) };
+        assert!(is_conflict(&server.chunk(total, file.bytes(2), false).await));
+        let encryption = Chunk { encryption: Some(!sealed), ..file.chunk(2) };
+        assert!(is_conflict(&server.chunk(encryption, file.bytes(2), true).await));
+        for late in [false, true] {
+            for (number, bytes) in [(2, &file.bytes(2)[1..]), (2, &file.content[..SIZE + 1])] {
+                let chunk = Chunk { hash: digest(bytes), ..file.chunk(number) };
+                assert!(is_conflict(&server.chunk(chunk, bytes, late).await), "of another size");
+            }
+            let large = &file.content[..SIZE + 1];
+            let chunk = Chunk { hash: digest(large), ..file.chunk(3) };
+            assert!(is_conflict(&server.chunk(chunk, large, late).await), "the last, but larger");
+            let wrong = server.chunk(file.chunk(2), other.bytes(2), late).await;
+            assert!(matches!(wrong, Err(ResumableError::ChunkHash { .. })));
+            for (number, total) in [(0, 0), (4, 4), (0, 1001), (u32::MAX, u32::MAX)] {
+                let chunk = Chunk { number, total, ..file.chunk(0) };
+                let invalid = server.chunk(chunk, b"", late).await;
+                assert!(matches!(invalid, Err(ResumableError::InvalidChunk(_))), "{number} of {total}");
+            }
+        }
+        assert_eq!(server.numbers().await, [1]);
+        for number in [3, 0, 2] {
+            server.send_chunk(&file, number).await.unwrap();
+        }
+        assert_eq!(server.content("a"), file.content);
+    }
+}
+
+#[tokio::test]
+async fn another_file_under_an_old_name_begins_anew_where_that_can_be_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let with_hash = |file: File| File { hash: Some(digest(&file.content)), ..file };
+    let old = with_hash(File::new(3 * SIZE, SIZE, false));
+    let new = with_hash(old.changed());
+    server.send_chunk(&old, 0).await.unwrap();
+    server.send_chunk(&old, 1).await.unwrap();
+    for number in 0..3 {
+        assert_eq!(received(server.send_chunk(&new, number).await), (number + 1, number == 2));
+    }
+    assert_eq!(server.content("a"), new.content);
+    // The same file in other chunks takes the place of what there was.
+    let smaller = File { size: SIZE / 2, total: 6, ..with_hash(old.changed().changed()) };
+    for number in 0..6 {
+        let chunk = Chunk { size: Some(SIZE as u64 / 2), ..smaller.chunk(number) };
+        server.chunk(chunk, smaller.bytes(number), false).await.unwrap();
+    }
+    assert_eq!(server.content("a"), old.content);
+    assert!(server.info().await.is_none(), "what there was is given up");
+    // Somebody else's upload is another one.
+    let others = Chunk { client: client("you"), ..old.chunk(0) };
+    assert_eq!(received(server.chunk(others, old.bytes(0), false).await), (1, false));
+    assert!(server.info().await.is_none());
+}
+
+#[tokio::test]
+async fn an_empty_last_chunk_ends_the_one_before() {
+    for sealed in [false, true] {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let dir = tempfile::tempdir().unwrap();
+            let server = Server::start(dir.path()).await;
+            let file = File { total: 3, ..File::new(2 * SIZE, SIZE, sealed) };
+            for number in order {
+                server.send_chunk(&file, number).await.unwrap();
+            }
+            assert_eq!(server.content("a"), file.content);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(dir.path()).await;
+        let nothing = File::new(0, SIZE, sealed);
+        assert_eq!(received(server.send_chunk(&nothing, 0).await), (1, true));
+        assert_eq!(server.content("a"), b"");
+    }
+}
+
+#[tokio::test]
+async fn a_longer_attempt_at_the_last_chunk_leaves_nothing_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let file = File::new(2 * SIZE + 5, SIZE, false);
+    server.send_chunk(&file, 0).await.unwrap();
+    let long = server.chunk(file.chunk(2), &bytes(SIZE), false).await;
+    assert!(matches!(long, Err(ResumableError::ChunkHash { .. })));
+    server.send_chunk(&file, 2).await.unwrap();
+    server.send_chunk(&file, 1).await.unwrap();
+    assert_eq!(server.content("a"), file.content);
+}
+
+#[tokio::test]
+async fn a_chunk_that_hangs_lets_the_newer_one_of_its_number_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let file = File::new(3 * (1 << 20), 1 << 20, false);
+    server.send_chunk(&file, 0).await.unwrap();
+    let mut hanging = server.resumable.begin_chunk(Some(&file.chunk(1))).await.unwrap();
+    hanging.push(vec![0xff; 700_000].into()).await.unwrap();
+    let (newer, ()) = tokio::join!(server.send_chunk(&file, 1), async {
+        hanging.superseded().await;
+        drop(hanging);
+    });
+    assert_eq!(received(newer), (2, false));
+    server.send_chunk(&file, 2).await.unwrap();
+    assert_eq!(server.content("a"), file.content);
+}
+
+#[tokio::test]
+async fn a_damaged_chunk_is_missing_again() {
+    for sealed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(dir.path()).await;
+        let file = File::new(4 * SIZE, SIZE, sealed);
+        for number in [0, 1, 3] {
+            server.send_chunk(&file, number).await.unwrap();
+        }
+        let data = server.layout.upload_data(server.info().await.unwrap().id);
+        drop(server);
+        let mut stored = std::fs::read(&data).unwrap();
+        stored[SIZE + SIZE / 2] ^= 1;
+        let length = stored.len() - 10;
+        crate::store::atomic::replace(&data, Durability::Process, |file| {
+            std::io::Write::write_all(file, &stored[..length])
+        })
+        .unwrap();
+        let server = Server::start(dir.path()).await;
+        assert_eq!(server.numbers().await, [0], "one has changed, one is cut short");
+        drop(server);
+        let server = Server::start(dir.path()).await;
+        assert_eq!(server.numbers().await, [0]);
+        for number in [1, 2, 3] {
+            server.send_chunk(&file, number).await.unwrap();
+        }
+        assert_eq!(server.content("a"), file.content);
+    }
+}
+
+#[tokio::test]
+async fn the_whole_is_compared_with_what_was_said_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let file = File { hash: Some(Digest::new([7; 32])), ..File::new(2 * SIZE, SIZE, false) };
+    server.send_chunk(&file, 0).await.unwrap();
+    let refused = server.send_chunk(&file, 1).await;
+    let mismatch = matches!(refused, Err(ResumableError::Upload(UploadError::ChecksumMismatch { .. })));
+    assert!(mismatch, "{refused:?}");
+    server.status.settled().await;
+    assert_eq!(server.status.current(&FileName::clean("a").unwrap()).unwrap().status, Status::Failed);
+    assert_eq!(server.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_sealed_upload_is_never_plain_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let marker = b"find me if you can";
+    let mut file = File::new(4 * (3 << 20) - 100, 3 << 20, true);
+    file.content.chunks_exact_mut(marker.len()).for_each(|bytes| bytes.copy_from_slice(marker));
+    for number in [3, 0, 2, 1] {
+        server.send_chunk(&file, number).await.unwrap();
+        let directories =
+            [server.layout.uploads(), server.layout.encrypted(), server.layout.root().to_owned()];
+        for entry in directories.iter().flat_map(|path| std::fs::read_dir(path).unwrap()) {
+            let path = entry.unwrap().path();
+            let plain =
+                path.is_file() && memchr::memmem::find(&std::fs::read(&path).unwrap(), marker).is_some();
+            assert!(!plain, "{}", path.display());
+        }
+    }
+    assert_eq!(server.content("a"), file.content);
+}
+
+/// What a client does next.
+#[derive(Debug, Clone)]
+enum Step {
+    Send {
+        number: u32,
+        late: bool,
+    },
+    /// Of another file.
+    SendOther {
+        number: u32,
+        late: bool,
+    },
+    /// With a hash that is not its own.
+    SendBroken {
+        number: u32,
+    },
+    /// Breaks off in the middle.
+    BreakOff {
+        number: u32,
+    },
+    /// Several at the same time.
+    Together(Vec<u32>),
+    Restart,
+}
+
+fn step(total: u32) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..total, any::<bool>()).prop_map(|(number, late)| Step::Send { number, late }),
+        1 => (0..total, any::<bool>()).prop_map(|(number, late)| Step::SendOther { number, late }),
+        1 => (0..total).prop_map(|number| Step::SendBroken { number }),
+        1 => (0..total).prop_map(|number| Step::BreakOff { number }),
+        1 => prop::collection::vec(0..total, 2..5).prop_map(Step::Together),
+        1 => Just(Step::Restart),
+    ]
+}
+
+async fn run(steps: Vec<Step>, file: File) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path()).await;
+    let other = file.changed();
+    let mut there = std::collections::BTreeSet::new();
+    let mut steps = steps.into_iter();
+    let ended = loop {
+        let Some(step) = steps.next() else { break false };
+        let mut sent = Vec::new();
+        match step {
+            Step::Restart => {
+                drop(server);
+                server = Server::start(dir.path()).await;
+            }
+            Step::Send { number, late } => {
+                let taken = server.chunk(file.chunk(number), file.bytes(number), late).await;
+                sent.push((number, taken));
+            }
+            // Before there is anything, it would be the other file that is uploaded.
+            Step::SendOther { number, late } if !there.is_empty() => {
+                let taken = server.chunk(other.chunk(number), other.bytes(number), late).await;
+                if there.contains(&number) {
+                    assert!(is_conflict(&taken), "{taken:?}");
+                } else {
+                    // It can't be told from the right one: this is a mixture that the client asked for.
+                    return;
+                }
+            }
+            Step::SendOther { .. } => {}
+            Step::SendBroken { number } => {
+                let taken = server.chunk(file.chunk(number), other.bytes(number), false).await;
+                assert!(matches!(taken, Err(ResumableError::ChunkHash { .. })), "{taken:?}");
+            }
+            Step::BreakOff { number } => {
+                let bytes = file.bytes(number);
+                let mut incoming = server.resumable.begin_chunk(Some(&file.chunk(number))).await.unwrap();
+                incoming.push(bytes[..bytes.len() / 2].to_vec().into()).await.unwrap();
+            }
+            Step::Together(numbers) => {
+                let sending = numbers.iter().map(|number| server.send_chunk(&file, *number));
+                let taken = futures_util::future::join_all(sending).await;
+                sent.extend(numbers.iter().copied().zip(taken));
+            }
+        }
+        let mut completed = false;
+        for (number, taken) in sent {
+            match taken {
+                Ok(ChunkTaken::Completed { .. }) => completed = true,
+                Ok(ChunkTaken::Uploading { .. }) => {}
+                // The same one at the same time: the newer one counts. Or all were there meanwhile.
+                Err(ResumableError::TakenOver | ResumableError::Gone) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+            there.insert(number);
+        }
+        if completed {
+            break true;
+        }
+        if !there.is_empty() {
+            assert_eq!(server.numbers().await, there.iter().copied().collect::<Vec<_>>());
+        }
+    };
+    if !ended {
+        for number in (0..file.total).rev().filter(|number| !there.contains(number)) {
+            server.send_chunk(&file, number).await.unwrap();
+        }
+    }
+    assert_eq!(server.content("a"), file.content);
+    assert_eq!(server.leftovers().len(), 1, "{:?}", server.leftovers());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn any_interleaving_ends_in_the_file_or_in_a_clear_error(
+        (length, size, sealed, steps) in (1..5_000_usize, 1..2_000_usize, any::<bool>()).prop_flat_map(
+            |(length, size, sealed)| {
+                let size = size.max(length.div_ceil(8));
+                let total = u32::try_from(length.div_ceil(size)).unwrap();
+                (Just(length), Just(size), Just(sealed), prop::collection::vec(step(total), 0..20))
+            },
+        )
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(steps, File::new(length, size, sealed)));
+    }
+}
