@@ -204,7 +204,9 @@ fn of_body(headers: &HeaderMap, offset: u64, described: &Described) -> Result<Ap
         offset,
         size: described.length,
         complete: Some(described.complete),
-        length: fields::content_length(headers),
+        // Whoever brings nothing to a complete upload is not given its answer again here, but refused: that it brings nothing
+        // shows when its body ends.
+        length: fields::content_length(headers).filter(|length| *length > 0),
         checksum: checksum::of_body(headers)?,
         checksum_follows: false,
     })

@@ -173,10 +173,17 @@ pub(super) async fn append(mut asked: Asked, id: TransferId) -> Result<Response,
     let asks_again = asked.has_empty_body();
     let progress = match asked.append(id, append).await {
         Ok(progress) => progress,
+        Err(ResumableError::Complete(progress)) if matches!(progress.concat, Some(Concat::Final(_))) => {
+            *progress
+        }
         // The answer that says so was lost: it is given again.
         Err(ResumableError::Complete(progress)) if asks_again && progress.offset == offset => *progress,
         Err(error) => return Err(refusal(error)),
     };
+    if let Some(Concat::Final(_)) = progress.concat {
+        // "The Server MUST respond with the 403 Forbidden status to PATCH requests against a final upload URL."
+        return Err(refusal(ResumableError::Joined));
+    }
     Ok((StatusCode::NO_CONTENT, answer(&progress)).into_response())
 }
 
