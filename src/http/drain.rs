@@ -24,7 +24,17 @@ const MOST_SILENCE: Duration = Duration::from_secs(10);
 
 /// Where a body is put back that nobody read to its end.
 #[derive(Clone, Default)]
-pub(super) struct Rest(Arc<Mutex<Option<Left>>>);
+pub(super) struct Rest(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    /// Somebody has it, or there is none.
+    #[default]
+    Away,
+    Back(Left),
+    /// The answer is on its way. What comes back now was with somebody who went on without it.
+    Answered,
+}
 
 /// What is left of a body.
 struct Left {
@@ -48,21 +58,35 @@ impl Rest {
 
     /// Throws away what was left, beside whatever goes on; as soon as the answer has begun if the client waits.
     pub(super) fn drain(self, response: &mut Response) {
-        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match left {
-            None => {}
-            Some(left) if left.waits => {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *state, State::Answered);
+        drop(state);
+        match before {
+            State::Away | State::Answered => {}
+            State::Back(left) if left.waits => {
                 let answer = std::mem::take(response.body_mut());
                 *response.body_mut() = Body::new(Begun { answer, left: Some(left) });
             }
-            Some(left) => left.drain(),
+            State::Back(left) => left.drain(),
+        }
+    }
+
+    fn give_back(&self, left: Left) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Answered) {
+            drop(state);
+            left.drain();
+        } else {
+            *state = State::Back(left);
         }
     }
 }
 
 impl Left {
     fn drain(self) {
-        tokio::spawn(async move {
+        // A body that is dropped outside of the runtime belongs to a server that has ended.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
             _ = tokio::time::timeout(MOST_TIME, throw_away(self.body)).await;
         });
     }
@@ -133,8 +157,7 @@ impl http_body::Body for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
-            let left = Left { body, waits: self.waits };
-            *self.rest.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+            self.rest.give_back(Left { body, waits: self.waits });
         }
     }
 }

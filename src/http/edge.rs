@@ -16,6 +16,7 @@ use serde_json::json;
 use super::drain::Rest;
 use super::error::{ApiError, Unrendered};
 use super::live;
+use super::resumable::{self, Mark};
 use crate::app::App;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,7 +31,9 @@ pub(super) async fn edge(State(app): State<App>, mut request: Request, next: Nex
     let head = request.method() == Method::HEAD;
     let path = request.uri().path();
     // Socket.IO shows its key when it connects to the namespace.
-    let open = ["/health", "/ready", live::SOCKET_IO].contains(&path) || request.method() == Method::OPTIONS;
+    let open = ["/health", "/ready", live::SOCKET_IO].contains(&path)
+        || resumable::only_asks_for_options(request.method(), request.headers());
+    let mark = Mark::of(request.method(), request.uri(), request.headers());
     let key = api_key(request.headers()).or_else(|| live::query_key(request.uri()));
     let allowed = app.access().check(key.as_deref(), open);
     let rest = Rest::default();
@@ -67,7 +70,10 @@ pub(super) async fn edge(State(app): State<App>, mut request: Request, next: Nex
         headers.insert(X_REQUEST_ID, id);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // A page of another origin is answered with more (see `super::Routers`): a cache must not mix the two.
+    if let Some(mark) = mark {
+        mark.put(headers);
+    }
+    // A page of another origin is answered with more (see `super::cors`): a cache must not mix the two.
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
     response
 }
@@ -107,7 +113,7 @@ fn render(response: &mut Response, error: &ApiError, id: &RequestId, head: bool)
     body.insert("request_id".into(), json!(&*id.0));
     let body = serde_json::Value::Object(body).to_string();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, error.media_type());
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     // RFC 9110 §9.3.2: an answer to HEAD has the headers and no body.
     *response.body_mut() = if head { Body::empty() } else { Body::from(body) };

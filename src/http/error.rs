@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use hyper::ext::ReasonPhrase;
 use serde_json::{Map, Value};
 
 use super::multipart::MultipartError;
 use super::options::OptionError;
+use super::resumable::{InvalidField, UPLOAD_OFFSET};
 use crate::domain::InvalidFileName;
 use crate::services::access::AccessError;
 use crate::services::downloads::DownloadError;
+use crate::services::resumable::{Broken, ResumableError};
 use crate::services::uploads::UploadError;
 use crate::store::status::Condition;
 
@@ -29,6 +32,12 @@ pub(super) struct ApiError {
     /// For the log only.
     pub(super) cause: Option<String>,
 }
+
+/// A status of tus's own ("Checksum"), whose name no table has.
+const TUS_CHECKSUM_MISMATCH: u16 = 460;
+
+/// Seconds after which it is worth asking again whether there is room for one more upload.
+const TRY_AGAIN: &str = "60";
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
@@ -49,6 +58,23 @@ impl ApiError {
             self.headers.push((name, value));
         }
         self
+    }
+
+    /// The same with the status that tus has for a body that differs from its checksum.
+    pub(super) fn tus_checksum_mismatch(mut self) -> Self {
+        self.status = StatusCode::from_u16(TUS_CHECKSUM_MISMATCH).unwrap_or(self.status);
+        self
+    }
+
+    /// The same as problem details (RFC 9457): with a type beside our own members.
+    pub(super) fn problem(self, registry: &str, name: &str, title: &str) -> Self {
+        self.with("type", format!("{registry}{name}")).with("title", title)
+    }
+
+    /// Problem details have a media type of their own.
+    pub(super) fn media_type(&self) -> HeaderValue {
+        let is_problem = self.members.contains_key("type");
+        HeaderValue::from_static(if is_problem { "application/problem+json" } else { "application/json" })
     }
 
     fn because(mut self, cause: impl Into<String>) -> Self {
@@ -95,6 +121,16 @@ impl ApiError {
     pub(super) fn precondition_failed() -> Self {
         let message = "the file is not, or no longer, what the request's conditions ask for";
         Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", message)
+    }
+
+    /// The client goes on from elsewhere than what is there: it is told from where.
+    pub(super) fn offset_mismatch(expected: u64, provided: u64) -> Self {
+        let message = format!("the upload goes on at {expected}, not at {provided}");
+        Self::new(StatusCode::CONFLICT, "offset_mismatch", message)
+            .with("expected_offset", expected)
+            .with("provided_offset", provided)
+            .with("received_bytes", expected)
+            .header(UPLOAD_OFFSET, &expected.to_string())
     }
 
     pub(super) fn no_such_file(filename: &str) -> Self {
@@ -178,6 +214,43 @@ impl From<UploadError> for ApiError {
     }
 }
 
+impl From<ResumableError> for ApiError {
+    fn from(error: ResumableError) -> Self {
+        let message = error.to_string();
+        match error {
+            ResumableError::Unknown => Self::new(StatusCode::NOT_FOUND, "not_found", message),
+            ResumableError::Gone => Self::new(StatusCode::GONE, "upload_gone", message),
+            ResumableError::Offset { expected, provided, .. } => Self::offset_mismatch(expected, provided),
+            ResumableError::Complete(progress) => Self::new(StatusCode::CONFLICT, "upload_complete", message)
+                .with("received_bytes", progress.offset)
+                .header(UPLOAD_OFFSET, &progress.offset.to_string()),
+            ResumableError::Inconsistent => Self::bad_request("inconsistent_length", message),
+            ResumableError::TooLarge { limit } => UploadError::TooLarge { limit }.into(),
+            ResumableError::PieceChecksum => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "checksum_mismatch", message)
+            }
+            ResumableError::Joined => Self::new(StatusCode::FORBIDDEN, "joined", message),
+            ResumableError::Parts(_) => Self::bad_request("invalid_parts", message),
+            ResumableError::TooMany { limit } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_uploads", message)
+                    .with("limit", limit)
+                    .header(header::RETRY_AFTER, TRY_AGAIN)
+            }
+            ResumableError::TakenOver => Self::new(StatusCode::CONFLICT, "taken_over", message),
+            ResumableError::Broken(Broken::HungUp(cause)) => Self::broken_body(cause),
+            ResumableError::Broken(Broken::TimedOut) => Self::timed_out(),
+            ResumableError::Broken(Broken::Trailer) => Self::bad_request("invalid_checksum", message),
+            ResumableError::Upload(error) => error.into(),
+        }
+    }
+}
+
+impl From<InvalidField> for ApiError {
+    fn from(error: InvalidField) -> Self {
+        Self::bad_request(error.code(), error.to_string())
+    }
+}
+
 impl From<MultipartError> for ApiError {
     fn from(error: MultipartError) -> Self {
         let message = error.to_string();
@@ -206,6 +279,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
         response.headers_mut().extend(self.headers.clone());
+        if self.status.as_u16() == TUS_CHECKSUM_MISMATCH {
+            response.extensions_mut().insert(ReasonPhrase::from_static(b"Checksum Mismatch"));
+        }
         response.extensions_mut().insert(Unrendered(Arc::new(self)));
         response
     }

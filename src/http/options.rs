@@ -60,9 +60,23 @@ impl OptionError {
     }
 }
 
+/// A file comes in one request: both digests are the file's.
+const OF_A_WHOLE: &[&str] = &["repr-digest", "content-digest"];
+/// A file comes in several: `Content-Digest` is that of one request's content (RFC 9530 §2).
+const OF_A_PART: &[&str] = &["repr-digest"];
+
 impl UploadOptions {
-    /// Reads what is known before the body.
+    /// Reads what is known before the body of a request that brings a file.
     pub(super) fn read(headers: &HeaderMap, query: Option<&str>) -> Result<Self, OptionError> {
+        Self::read_with(headers, query, OF_A_WHOLE)
+    }
+
+    /// Reads the same of a request that begins an upload of several requests.
+    pub(super) fn read_resumable(headers: &HeaderMap, query: Option<&str>) -> Result<Self, OptionError> {
+        Self::read_with(headers, query, OF_A_PART)
+    }
+
+    fn read_with(headers: &HeaderMap, query: Option<&str>, digests: &[&str]) -> Result<Self, OptionError> {
         let mut options = Self::default();
         for (header, name) in
             [("x-encryption", "encryption"), ("x-priority", "priority"), ("x-client-id", "client_id")]
@@ -71,7 +85,7 @@ impl UploadOptions {
                 options.set(name, &String::from_utf8_lossy(value.as_bytes()))?;
             }
         }
-        options.sha256 = digest_header(headers)?;
+        options.sha256 = digest_header(headers, digests)?;
         for (name, value) in pairs(query.unwrap_or_default()) {
             options.set(&name, &value.map_err(|()| OptionError::Query)?)?;
         }
@@ -120,10 +134,15 @@ impl UploadOptions {
     }
 }
 
-/// `sha-256` of `Repr-Digest` or `Content-Digest` (RFC 9530); other algorithms are ignored.
-fn digest_header(headers: &HeaderMap) -> Result<Option<Digest>, OptionError> {
-    for header in ["repr-digest", "content-digest"] {
-        for value in headers.get_all(HeaderName::from_static(header)) {
+/// `sha-256` of `Content-Digest` (RFC 9530 §2).
+pub(super) fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, OptionError> {
+    digest_header(headers, &["content-digest"])
+}
+
+/// `sha-256` of the first of these headers that has it (RFC 9530); other algorithms are ignored.
+fn digest_header(headers: &HeaderMap, names: &[&str]) -> Result<Option<Digest>, OptionError> {
+    for header in names {
+        for value in headers.get_all(*header) {
             let value = value.to_str().map_err(|_| OptionError::DigestHeader)?;
             for member in value.split(',') {
                 let Some((algorithm, digest)) = member.split_once('=') else { continue };

@@ -18,9 +18,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Routers;
 use super::client::Peer;
 use super::connection::{Cut, Guarded, Place};
+use super::cors::Routers;
 use super::live;
 use crate::app::App;
 

@@ -1,26 +1,24 @@
-//! Taking files: `POST /upload` and `PUT /files/{filename}`.
+//! Taking files in one request: `POST /upload` and `PUT /files/{filename}`.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, LOCATION};
-use http::request::Parts;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, LOCATION};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use serde::Serialize;
 
-use super::client::RequestClient;
-use super::edge::RequestId;
 use super::error::ApiError;
 use super::extract::{self, Name};
 use super::multipart::{Form, MAX_OVERHEAD, MultipartError, Part};
 use super::options::UploadOptions;
+use super::resumable::{self, Asked};
+use super::sender::Sender;
 use crate::app::App;
-use crate::domain::{Client, Digest, FileName, Priority, Seal, Status, Transfer, TransferId};
+use crate::domain::{Digest, FileName, Priority, Seal, Status, Transfer, TransferId};
 use crate::services::uploads::{Beginning, Ending, Upload, UploadError};
 
 /// The answer to an upload.
@@ -58,22 +56,19 @@ impl From<&Transfer> for Uploaded {
 struct Context<'a> {
     app: &'a App,
     headers: &'a HeaderMap,
-    client: Client,
-    id: RequestId,
-    begun: Instant,
+    sender: Sender,
 }
 
 /// `POST /upload`: a form with a file.
 pub(super) async fn post(
     State(app): State<App>,
-    RequestClient(client): RequestClient,
-    Extension(id): Extension<RequestId>,
+    sender: Sender,
     request: Request,
 ) -> Result<Json<Uploaded>, ApiError> {
     let (parts, body) = request.into_parts();
     let mut options = UploadOptions::read(&parts.headers, parts.uri.query())?;
     let mut form = Form::new(&parts.headers, body, app.idle_timeout())?;
-    let context = Context { app: &app, headers: &parts.headers, client, id, begun: Instant::now() };
+    let context = Context { app: &app, headers: &parts.headers, sender };
     context.refuse_too_long_a_form()?;
     let mut upload = None;
     let result = read_form(&context, &mut form, &mut options, &mut upload).await;
@@ -142,38 +137,41 @@ async fn receive(upload: &mut Upload, mut part: Part) -> Result<(), UploadFailur
     Ok(())
 }
 
-/// `PUT /files/{filename}`: the body is the file.
-pub(super) async fn put(
-    State(app): State<App>,
-    RequestClient(client): RequestClient,
-    Extension(id): Extension<RequestId>,
-    Name(filename): Name,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    refuse_what_a_put_cannot_mean(&parts)?;
-    let mut options = UploadOptions::read(&parts.headers, parts.uri.query())?;
+/// `PUT /files/{filename}`: the body is the file, or a part of one.
+pub(super) async fn put(Name(filename): Name, asked: Asked) -> Result<Response, ApiError> {
+    match resumable::Put::of(&asked.headers) {
+        resumable::Put::Whole => put_whole(asked, filename).await,
+        resumable::Put::Draft => resumable::put(asked, filename).await,
+        resumable::Put::Range => resumable::put_range(asked, filename).await,
+    }
+}
+
+async fn put_whole(asked: Asked, filename: FileName) -> Result<Response, ApiError> {
+    let Asked { app, sender, uri, headers, body, .. } = asked;
+    refuse_codings(&headers)?;
+    let mut options = UploadOptions::read(&headers, uri.query())?;
     // The path names the file; a parameter of that name would contradict it.
     options.filename = Some(filename.clone());
-    let context = Context { app: &app, headers: &parts.headers, client, id, begun: Instant::now() };
+    let context = Context { app: &app, headers: &headers, sender };
     let is_new = !app.uploads().is_taken(&filename);
     let mut upload = context.begin(filename.clone(), &options, Expected::Body).await?;
     if let Err(error) = receive_body(&mut upload, body, &app).await {
         return Err(context.give_up(upload, error).await);
     }
     let transfer = context.finish(upload, filename, &options).await?;
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let location = format!("/files/{}", extract::encode_component(transfer.filename.as_str()));
-    Ok((status, [(LOCATION, location)], Json(Uploaded::from(&*transfer))).into_response())
+    Ok(finished(&transfer, is_new))
 }
 
-fn refuse_what_a_put_cannot_mean(parts: &Parts) -> Result<(), ApiError> {
-    if parts.headers.contains_key(CONTENT_RANGE) {
-        // RFC 9110 §14.5: storing a part as if it were the whole would destroy the file.
-        let message = "Content-Range is not taken here: send the whole file";
-        return Err(ApiError::bad_request("content_range_not_supported", message));
-    }
-    let coded = parts.headers.get(CONTENT_ENCODING);
+/// The answer to a PUT, in one request or several, after which the file stands under its name.
+pub(super) fn finished(transfer: &Transfer, is_new: bool) -> Response {
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let location = format!("/files/{}", extract::encode_component(transfer.filename.as_str()));
+    (status, [(LOCATION, location)], Json(Uploaded::from(transfer))).into_response()
+}
+
+/// Files are stored as they come: a coded one would be another.
+pub(super) fn refuse_codings(headers: &HeaderMap) -> Result<(), ApiError> {
+    let coded = headers.get(CONTENT_ENCODING);
     if coded.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(ApiError::unsupported_media_type("bodies without a Content-Encoding"));
     }
@@ -228,7 +226,7 @@ impl Context<'_> {
         let length = self.content_length();
         let beginning = Beginning {
             filename,
-            client: options.client(&self.client),
+            client: options.client(&self.sender.client),
             priority: options.priority.unwrap_or_default(),
             encryption: options.encryption,
             may_change: matches!(expected, Expected::Form),
@@ -249,7 +247,7 @@ impl Context<'_> {
     ) -> Result<Arc<Transfer>, ApiError> {
         let ending = Ending {
             filename: filename.clone(),
-            client: options.client(&self.client),
+            client: options.client(&self.sender.client),
             priority: options.priority.unwrap_or_default(),
             encryption: options.encryption,
             sha256: options.sha256,
@@ -258,11 +256,11 @@ impl Context<'_> {
         let (id, received) = (upload.id(), upload.received());
         match upload.finish(ending).await {
             Ok(transfer) => {
-                self.log(id, &transfer.filename, received, "upload completed", None);
+                self.sender.log(id, &transfer.filename, received, "upload completed", None);
                 Ok(transfer)
             }
             Err(error) => {
-                self.log(id, &filename, received, "upload failed", Some(&error.to_string()));
+                self.sender.log(id, &filename, received, "upload failed", Some(&error.to_string()));
                 Err(error.into())
             }
         }
@@ -273,18 +271,8 @@ impl Context<'_> {
         let error = ApiError::from(failure);
         let why = error.cause.clone().unwrap_or_else(|| error.message.clone());
         upload.fail(&error.message).await;
-        self.log(id, &filename, received, "upload failed", Some(&why));
+        self.sender.log(id, &filename, received, "upload failed", Some(&why));
         error
-    }
-
-    /// One line a transfer.
-    fn log(&self, id: TransferId, filename: &FileName, bytes: u64, what: &'static str, error: Option<&str>) {
-        let seconds = self.begun.elapsed().as_secs_f64();
-        let speed = (bytes as f64 / seconds.max(1e-6)) as u64;
-        let milliseconds = (seconds * 1e3) as u64;
-        let (client, agent) = (&*self.client.ip, &*self.client.agent);
-        let request = &*self.id.0;
-        tracing::info!(transfer = %id, filename = filename.as_str(), bytes, milliseconds, speed, client, agent, error, request, "{what}");
     }
 }
 

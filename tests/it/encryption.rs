@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::support::secret::{holding, marked};
 use crate::support::{Answer, Form, Raw, TestApp, content, sha256};
 
 const KEY: (&str, &str) = ("encryption_key", "a key for these tests");
@@ -27,28 +28,6 @@ async fn seal(app: &TestApp, name: &str, bytes: &[u8]) -> Value {
     let answer = app.put(&format!("{name}?encryption=true"), bytes.to_vec()).await;
     assert!([200, 201].contains(&answer.status), "{}", answer.text());
     answer.json()
-}
-
-/// Every file below a directory that holds these bytes.
-fn holding(directory: &Path, marker: &[u8]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(holding(&path, marker));
-        } else if std::fs::read(&path).unwrap().windows(marker.len()).any(|window| window == marker) {
-            found.push(path);
-        }
-    }
-    found
-}
-
-/// Content with a marker in it every 4 KiB.
-fn marked(length: usize) -> (Vec<u8>, &'static [u8]) {
-    const MARKER: &[u8] = b"nobody may read this sentence";
-    let mut bytes = content(length, 9);
-    bytes.chunks_exact_mut(4096).for_each(|chunk| chunk[..MARKER.len()].copy_from_slice(MARKER));
-    (bytes, MARKER)
 }
 
 #[tokio::test]

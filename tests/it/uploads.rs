@@ -106,9 +106,6 @@ async fn a_put_without_a_length_is_taken() {
 async fn what_a_put_cannot_mean_is_refused() {
     let app = TestApp::start().await;
     app.put("a.txt", "whole").await.expect(201);
-    // A part stored as if it were the whole would destroy the file.
-    let part = app.put_with("a.txt", &[("content-range", "bytes 0-1/5")], "wh").await;
-    part.error(400, "content_range_not_supported");
     let coded = app.put_with("a.txt", &[("content-encoding", "gzip")], "\x1f").await;
     coded.error(415, "unsupported_media_type");
     app.put("", "no name").await.error(400, "invalid_filename");

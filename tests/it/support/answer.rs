@@ -61,12 +61,21 @@ impl Answer {
     /// of the server's inside.
     #[track_caller]
     pub fn error(&self, status: u16, code: &str) -> Value {
-        assert_eq!(
-            (self.status, self.header("content-type")),
-            (status, "application/json"),
-            "{}",
-            self.text()
-        );
+        self.error_of_type("application/json", status, code)
+    }
+
+    /// The same as problem details (RFC 9457) of this type.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str, problem: &str) -> Value {
+        let error = self.error_of_type("application/problem+json", status, code);
+        assert_eq!(error["type"], format!("https://iana.org/assignments/http-problem-types#{problem}"));
+        assert!(error["title"].is_string(), "{error}");
+        error
+    }
+
+    #[track_caller]
+    fn error_of_type(&self, media_type: &str, status: u16, code: &str) -> Value {
+        assert_eq!((self.status, self.header("content-type")), (status, media_type), "{}", self.text());
         let error = self.json();
         assert_eq!(error["code"], code, "{error}");
         assert_eq!(error["success"], false, "{error}");
@@ -75,7 +84,8 @@ impl Answer {
         assert_eq!(error["request_id"], self.header("x-request-id"), "{error}");
         assert!(!self.header("x-request-id").is_empty(), "{error}");
         assert_eq!(self.header("x-content-type-options"), "nosniff");
-        let text = self.text();
+        // A media type is no inside.
+        let text = self.text().replace("octet-stream", "");
         let temporary = std::env::temp_dir();
         for inside in INSIDE.iter().copied().chain(temporary.to_str()) {
             assert!(!text.contains(inside), "{inside:?} is nothing for a client: {text}");

@@ -7,6 +7,7 @@ pub mod live;
 pub mod process;
 pub mod random;
 mod raw;
+pub mod secret;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
