@@ -229,6 +229,13 @@ impl From<ResumableError> for ApiError {
             ResumableError::PieceChecksum => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "checksum_mismatch", message)
             }
+            ResumableError::InvalidChunk(_) => Self::bad_request("invalid_chunk", message),
+            ResumableError::ChunkHash { expected, actual } => {
+                Self::bad_request("chunk_hash_mismatch", message)
+                    .with("expected", expected.to_string())
+                    .with("actual", actual.to_string())
+            }
+            ResumableError::ChunkConflict(_) => Self::new(StatusCode::CONFLICT, "chunk_conflict", message),
             ResumableError::Joined => Self::new(StatusCode::FORBIDDEN, "joined", message),
             ResumableError::Parts(_) => Self::bad_request("invalid_parts", message),
             ResumableError::TooMany { limit } => {

@@ -1,5 +1,6 @@
 //! HTTP: the router and what it needs. Each handler extracts, calls one service and renders; no rule stands here.
 
+mod chunks;
 mod client;
 mod conditional;
 mod connection;
@@ -40,6 +41,8 @@ use crate::app::App;
 fn router(app: App) -> Router {
     Router::new()
         .route("/upload", post(upload::post))
+        .route("/upload_chunk", post(chunks::post))
+        .route("/resume_info/{filename}", get(chunks::resume_info))
         .route("/files", get(listing::list))
         .route("/files/", get(listing::list).put(unnamed))
         .route("/files/{filename}", get(files::show).put(upload::put).options(resumable::file_options))
