@@ -19,6 +19,7 @@ use super::resumable::{self, Asked};
 use super::sender::Sender;
 use crate::app::App;
 use crate::domain::{Digest, FileName, Priority, Seal, Status, Transfer, TransferId};
+use crate::services::resumable::Creation;
 use crate::services::uploads::{Beginning, Ending, Upload, UploadError};
 
 /// The answer to an upload.
@@ -156,7 +157,7 @@ async fn put_whole(asked: Asked, filename: FileName) -> Result<Response, ApiErro
     let is_new = !app.uploads().is_taken(&filename);
     let mut upload = context.begin(filename.clone(), &options, Expected::Body).await?;
     if let Err(error) = receive_body(&mut upload, body, &app).await {
-        return Err(context.give_up(upload, error).await);
+        return Err(context.break_off(upload, error, &options).await);
     }
     let transfer = context.finish(upload, filename, &options).await?;
     Ok(finished(&transfer, is_new))
@@ -263,6 +264,31 @@ impl Context<'_> {
                 self.sender.log(id, &filename, received, "upload failed", Some(&error.to_string()));
                 Err(error.into())
             }
+        }
+    }
+
+    /// A body that is the file did not come to its end: if the client or the network is why, what came is kept, so that
+    /// it can be resumed.
+    async fn break_off(&self, upload: Upload, failure: UploadFailure, options: &UploadOptions) -> ApiError {
+        if !matches!(failure, UploadFailure::Multipart(MultipartError::HungUp(_) | MultipartError::TimedOut))
+        {
+            return self.give_up(upload, failure).await;
+        }
+        let creation = Creation {
+            filename: upload.filename().clone(),
+            client: options.client(&self.sender.client),
+            priority: options.priority.unwrap_or_default(),
+            encryption: options.encryption,
+            sha256: options.sha256,
+            condition: options.condition(self.headers),
+            size: self.content_length(),
+            metadata: None,
+            idempotency_key: None,
+            partial: false,
+        };
+        match self.app.resumable().keep(upload, creation).await {
+            Ok(()) => failure.into(),
+            Err(upload) => self.give_up(*upload, failure).await,
         }
     }
 

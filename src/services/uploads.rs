@@ -314,6 +314,21 @@ impl Upload {
         &self.filename
     }
 
+    /// Whether it has been sealed so far.
+    pub(super) const fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// Its request broke off: gives what has its bytes, once.
+    pub(super) fn interrupt(&mut self) -> Option<Pipeline> {
+        self.pipeline.take()
+    }
+
+    /// It goes on by other requests: it has not ended.
+    pub(super) fn goes_on(mut self) {
+        self.attempt.ended = Some(Ok(()));
+    }
+
     /// Gives the upload up: what came of it is removed, and the transfer has failed with this error. When this returns,
     /// whoever asks for its status sees so.
     pub async fn fail(mut self, error: &str) {

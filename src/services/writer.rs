@@ -174,6 +174,12 @@ impl Writer {
         Ok(())
     }
 
+    /// What was written stays when this is dropped. Gives the key that it is sealed with.
+    pub(crate) fn keep(&mut self) -> Option<Arc<FileKey>> {
+        self.staged.keep();
+        self.sealing.as_ref().map(|sealing| Arc::clone(&sealing.key))
+    }
+
     /// Up to where there is plain content.
     pub(crate) const fn length(&self) -> u64 {
         self.length

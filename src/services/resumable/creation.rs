@@ -4,8 +4,6 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::IoSlice;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use sha2::Sha256;
-
 use super::Resumable;
 use super::model::{Append, Creation, Progress, ResumableError};
 use super::ordered::{Durable, Ordered, Stage, Work};
@@ -64,9 +62,8 @@ impl Resumable {
             }
         };
         let live = (!creation.partial).then(|| self.0.uploads.status.track(id, creation.size, None));
-        let durable = Durable { log, offset: 0, hash: Sha256::default(), tail: Arc::default() };
         let work = Work {
-            durable: Arc::new(Mutex::new(durable)),
+            durable: Arc::new(Mutex::new(Durable::new(log))),
             size: creation.size,
             key,
             keyring: self.0.uploads.keys.get(),

@@ -10,6 +10,7 @@ mod creation;
 mod incoming;
 mod janitor;
 mod join;
+mod keep;
 mod memory;
 mod model;
 mod ordered;

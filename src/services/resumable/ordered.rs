@@ -79,6 +79,11 @@ impl Work {
 }
 
 impl Durable {
+    /// Nothing has arrived yet.
+    pub(super) fn new(log: UploadLog) -> Self {
+        Self { log, offset: 0, hash: Sha256::default(), tail: Arc::default() }
+    }
+
     /// Writes down how far it is.
     pub(super) fn remember(
         &mut self,
