@@ -7,6 +7,7 @@ mod support;
 
 mod access;
 mod broken_bodies;
+mod chunks;
 mod cli;
 mod concurrency;
 mod connections;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Resumable;
 use super::append::ending;
-use super::chunked::{Chunked, Place, Received};
+use super::chunked::{Came, Chunked, Place, Received};
 use super::creation::manifest;
 use super::model::{Chunk, ChunkTaken, Creation, ResumableError, ResumeInfo};
 use super::registry::{Bytes, Finished, Known, Unfinished};
@@ -63,7 +63,7 @@ impl Resumable {
             chunks,
             total: Some(chunked.total),
             chunk_size: chunked.place().map(|place| place.size).filter(|size| *size > 0),
-            received: chunked.count().1,
+            received: chunked.bytes(),
             expires_at,
         }))
     }
@@ -217,7 +217,7 @@ impl Resumable {
         let place = self.find_place(upload, size).await?;
         chunked.write(Record::ChunkSize(size)).await.map_err(|error| UploadError::storage(&error))?;
         chunked.set_place(place);
-        self.place_aside(upload, chunked).await
+        self.place_aside(upload, chunked).await.map(drop)
     }
 
     async fn find_place(&self, upload: &Unfinished, size: u64) -> Result<Place, ResumableError> {
@@ -245,8 +245,8 @@ impl Resumable {
         &self,
         upload: &Unfinished,
         chunked: &Chunked,
-    ) -> Result<(), ResumableError> {
-        let (Some(aside), Some(place)) = (chunked.aside(), chunked.place()) else { return Ok(()) };
+    ) -> Result<Option<Came>, ResumableError> {
+        let (Some(aside), Some(place)) = (chunked.aside(), chunked.place()) else { return Ok(None) };
         let (number, id) = (chunked.total - 1, upload.id());
         let path = self.0.uploads.layout.upload_chunk(id, aside.part);
         let opening = Opening::Chunk { key: place.key, number, size: place.size };
@@ -260,11 +260,11 @@ impl Resumable {
             writer.finish_chunk(Ends::File)
         });
         placed.await.map_err(|error| UploadError::storage(&error))?;
-        chunked.note(number, aside.received, None).await.map_err(|error| UploadError::storage(&error))?;
+        let came = chunked.note(number, aside.received, None).await?;
         if let Err(error) = blocking(move || atomic::remove_if_there(&path)).await {
             tracing::warn!(%error, %id, "a chunk that was brought to its place could not be removed");
         }
-        Ok(())
+        Ok(Some(came))
     }
 
     /// After a start, before anything is told: whether what had arrived is still there.
@@ -302,10 +302,10 @@ impl Resumable {
     pub(super) async fn go_on_with(
         &self,
         upload: &Arc<Unfinished>,
-        came: (u32, Digest),
+        came: Came,
     ) -> Result<ChunkTaken, ResumableError> {
         let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
-        let (received, bytes) = chunked.count();
+        let bytes = chunked.bytes();
         if let Some(live) = &upload.live {
             chunked.content_length().inspect(|total| live.set_total(*total));
             live.reach(bytes);
@@ -313,15 +313,15 @@ impl Resumable {
         let expected = upload.manifest.size.or_else(|| chunked.content_length());
         upload.seat.expect(expected.map_or(0, |size| size.saturating_sub(bytes)));
         upload.touch(Timestamp::now());
-        if chunked.is_whole() {
-            return self.publish_chunked(upload, chunked, came).await;
+        if came.is_last {
+            return self.publish_chunked(upload, chunked, came.chunk).await;
         }
         let (layout, hashing) = (self.0.uploads.layout.clone(), Arc::clone(upload));
         // Nobody waits for it: who comes last finds out what is wrong.
         drop(tokio::task::spawn_blocking(move || {
             hashing.chunked().map(|chunked| chunked.try_advance(&layout, hashing.id()))
         }));
-        Ok(ChunkTaken::Uploading { id: upload.id(), received })
+        Ok(ChunkTaken::Uploading { id: upload.id(), received: came.count })
     }
 
     pub(super) async fn publish_chunked(

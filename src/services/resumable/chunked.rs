@@ -14,6 +14,7 @@ use super::registry::Unfinished;
 use super::turns::{Turn, Turns};
 use crate::crypto::{FileKey, Layout as Container, LayoutError};
 use crate::domain::{Digest, TransferId};
+use crate::services::uploads::UploadError;
 use crate::store::upload_log::{Manifest, Record, UploadLog};
 
 /// What there is of an upload.
@@ -59,7 +60,18 @@ pub(super) struct Received {
     pub(super) sha256: Digest,
 }
 
-/// The last chunk, in a file of its own.
+/// A chunk came: what there was then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came {
+    /// Its number, and what it has.
+    pub(super) chunk: (u32, Digest),
+    /// How many are there.
+    pub(super) count: u32,
+    /// Whether it made the file whole.
+    pub(super) is_last: bool,
+}
+
+/// The last chunk, in a file of its own: it is not among the others then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Aside {
     pub(super) part: TransferId,
@@ -108,6 +120,17 @@ impl Place {
             None => Ok(content),
             Some(key) => Ok(Container::of_plaintext(key.header().geometry, content)?.container_len()),
         }
+    }
+}
+
+impl State {
+    fn count(&self) -> u32 {
+        u32::try_from(self.received.len() + usize::from(self.aside.is_some())).unwrap_or(u32::MAX)
+    }
+
+    /// Whether all are in their places.
+    fn is_whole(&self, total: u32) -> bool {
+        self.received.len() == total as usize
     }
 }
 
@@ -166,22 +189,33 @@ impl Chunked {
     /// All that are there, in order.
     pub(super) fn all(&self) -> Vec<(u32, Received)> {
         let state = self.state();
-        let aside = state.aside.filter(|_| !state.received.contains_key(&(self.total - 1)));
+        let aside = state.aside;
         let mut all: Vec<_> = state.received.iter().map(|(number, chunk)| (*number, *chunk)).collect();
         all.extend(aside.map(|aside| (self.total - 1, aside.received)));
         all
     }
 
-    /// How many are there, and their bytes.
-    pub(super) fn count(&self) -> (u32, u64) {
+    /// Bytes of those that are there.
+    pub(super) fn bytes(&self) -> u64 {
         let state = self.state();
-        let aside = state.aside.filter(|_| !state.received.contains_key(&(self.total - 1)));
-        let (more, bytes) = aside.map_or((0, 0), |aside| (1, aside.received.length));
-        (state.received.len() as u32 + more, state.bytes + bytes)
+        state.bytes + state.aside.map_or(0, |aside| aside.received.length)
     }
 
+    /// A chunk has come that was there already.
+    pub(super) fn came_again(&self, number: u32, sha256: Digest) -> Came {
+        let state = self.state();
+        // It may be that all are there and the file could not be published.
+        Came { chunk: (number, sha256), count: state.count(), is_last: state.is_whole(self.total) }
+    }
+
+    /// Whether all are there.
+    pub(super) fn has_all(&self) -> bool {
+        self.state().count() == self.total
+    }
+
+    /// Whether all are in their places.
     pub(super) fn is_whole(&self) -> bool {
-        self.state().received.len() == self.total as usize
+        self.state().is_whole(self.total)
     }
 
     pub(super) fn aside(&self) -> Option<Aside> {
@@ -195,27 +229,32 @@ impl Chunked {
         Some(place.start(self.total - 1).saturating_add(last.length))
     }
 
-    /// Writes down that a chunk is there: in its place, or aside.
+    /// Writes down that a chunk is there: in its place, or aside. Says what there is now.
+    ///
+    /// # Errors
+    /// [`ResumableError::Gone`]: the upload has ended meanwhile; [`ResumableError::Upload`]: it can't be written.
     pub(super) async fn note(
         &self,
         number: u32,
         received: Received,
         aside: Option<TransferId>,
-    ) -> io::Result<bool> {
+    ) -> Result<Came, ResumableError> {
         let Received { length, sha256 } = received;
-        self.write(match aside {
+        let written = self.write(match aside {
             None => Record::Chunk { number, length, sha256 },
             Some(part) => Record::Aside { part, length, sha256 },
-        })
-        .await?;
+        });
+        written.await.map_err(|error| UploadError::storage(&error))?;
         let mut state = self.state();
         if state.closed {
-            return Ok(false);
+            return Err(ResumableError::Gone);
         }
+        let mut is_new = false;
         match aside {
             Some(part) => state.aside = Some(Aside { part, received }),
             None => {
-                if state.received.insert(number, received).is_none() {
+                is_new = state.received.insert(number, received).is_none();
+                if is_new {
                     state.bytes += length;
                 }
                 if number + 1 == self.total {
@@ -223,7 +262,8 @@ impl Chunked {
                 }
             }
         }
-        Ok(true)
+        let count = state.count();
+        Ok(Came { chunk: (number, sha256), count, is_last: is_new && state.is_whole(self.total) })
     }
 
     /// Appends to the log.

@@ -289,7 +289,8 @@ impl Resumable {
         if there != (Received { length, sha256: chunk.hash }) {
             return Err(ResumableError::ChunkConflict("another chunk of this number is there"));
         }
-        self.go_on_with(upload, (chunk.number, chunk.hash)).await
+        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
+        self.go_on_with(upload, chunked.came_again(chunk.number, chunk.hash)).await
     }
 
     /// Brings a chunk that has waited to its place, or has it wait for that.
@@ -325,15 +326,12 @@ impl Resumable {
             let written = blocking(move || write_part(target, part, key, &content, keyring.as_deref()));
             written.await.map_err(|error| UploadError::storage(&error))?;
             let received = Received { length, sha256: chunk.hash };
-            let noted = chunked.note(number, received, Some(part)).await;
-            if !noted.map_err(|error| UploadError::storage(&error))? {
-                return Err(ResumableError::Gone);
-            }
+            let came = chunked.note(number, received, Some(part)).await?;
             drop(slot);
             // Another chunk may have found the places meanwhile.
             let _turn = chunked.placing.lock().await;
-            self.place_aside(upload, chunked).await?;
-            return self.go_on_with(upload, (number, chunk.hash)).await;
+            let came = self.place_aside(upload, chunked).await?.unwrap_or(came);
+            return self.go_on_with(upload, came).await;
         };
         let opening = Opening::Chunk { key: place.key, number, size: place.size };
         let (target, ends) = (self.target(id, length), ends(number, chunked));
@@ -356,12 +354,9 @@ impl Resumable {
         slot: Slot,
     ) -> Result<ChunkTaken, ResumableError> {
         let received = Received { length, sha256: chunk.hash };
-        let noted = chunked.note(chunk.number, received, None).await;
-        if !noted.map_err(|error| UploadError::storage(&error))? {
-            return Err(ResumableError::Gone);
-        }
+        let came = chunked.note(chunk.number, received, None).await?;
         drop(slot);
-        self.go_on_with(upload, (chunk.number, chunk.hash)).await
+        self.go_on_with(upload, came).await
     }
 }
 

@@ -122,7 +122,7 @@ impl Resumable {
                 }
             }
             Bytes::Chunked(chunked) => {
-                if chunked.is_whole() {
+                if chunked.has_all() {
                     self.look_at(&upload, chunked).await?;
                 }
                 let last = chunked.total - 1;
@@ -250,7 +250,7 @@ impl Resumable {
         };
         let about = place.as_ref().map(|place| place.size.saturating_mul(total.into()));
         let chunked = Chunked::restored(total, log, place, received, aside);
-        let (_, bytes) = chunked.count();
+        let bytes = chunked.bytes();
         let size = manifest.size.or_else(|| chunked.content_length());
         let live = self.0.uploads.status.track(manifest.id, size, about);
         live.go_on_from(bytes);
