@@ -7,14 +7,27 @@ import net from "node:net";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
-// URL [--reference DIR]: with it, the server is a tus server that keeps its files there, and has no /download/.
+// URL [--reference DIR] [--only TEXT]. With a reference, the server is a tus server that keeps its files there, and has
+// no /download/. TEXT chooses the steps with that in their titles.
 export function readArguments() {
-  const { positionals, values } = parseArgs({ allowPositionals: true, options: { reference: { type: "string" } } });
+  const { positionals, values } = parseArgs({ allowPositionals: true, options: { reference: { type: "string" }, only: { type: "string", default: "" } } });
   if (positionals.length !== 1) {
-    console.error("usage: SCRIPT URL [--reference DIR]");
+    console.error("usage: SCRIPT URL [--reference DIR] [--only TEXT]");
     process.exit(2);
   }
-  return { url: positionals[0].replace(/\/$/, ""), reference: values.reference };
+  return { url: positionals[0].replace(/\/$/, ""), reference: values.reference, only: values.only };
+}
+
+// Every step plain and sealed, then those that are neither.
+export function choose({ only }, who, steps, others) {
+  const both = Object.entries(steps).flatMap(([title, step]) =>
+    [false, true].map((encrypted) => {
+      const told = `${who}: ${title}${encrypted ? " (sealed)" : ""}`;
+      return [told, () => step(encrypted, `${told}.bin`)];
+    }),
+  );
+  const all = [...both, ...Object.entries(others).map(([title, step]) => [`${who}: ${title}`, step])];
+  return Object.fromEntries(all.filter(([title]) => title.includes(only)));
 }
 
 // A way to the server that can be held and cut. Byte counts are those that clients send, heads of requests included.
@@ -78,7 +91,7 @@ async function stored(directory, name) {
   for (const entry of await readdir(directory, { recursive: true })) {
     if (!/\.(json|info)$/.test(entry)) continue;
     const about = JSON.parse(await readFile(join(directory, entry), "utf8"));
-    if (about.metadata?.filename === name) return { about, bytes: await readFile(about.path ?? join(directory, about.id)) };
+    if ((about.metadata?.filename ?? about.metadata?.name) === name) return { about, bytes: await readFile(about.path ?? join(directory, about.id)) };
   }
   throw new Error(`nothing of the name ${name} was stored`);
 }
