@@ -59,6 +59,10 @@ async function begin(filename, encrypted, { own = false, ...options } = {}) {
   await page.evaluate((...all) => window.begin(...all), `${gate.url}/uploads/`, own ? filename : `chosen, ${filename}`, meta, options);
 }
 
+// Until the middle is sent. An upload that ends before that has failed.
+const reach = (middle) =>
+  Promise.race([middle, page.evaluate(() => window.end).then((end) => assert.fail(`it ended: ${JSON.stringify(end)}`))]);
+
 async function finish(filename, encrypted) {
   assert.deepEqual(await page.evaluate(() => window.end), { successful: 1, errors: [] });
   const said = await page.evaluate(() => window.said);
@@ -72,7 +76,7 @@ const steps = {
   "paused and resumed": async (encrypted, filename) => {
     const middle = gate.hold(MIDDLE);
     await begin(filename, encrypted, { own: true });
-    await middle;
+    await reach(middle);
     await page.evaluate(() => window.uppy.pauseAll());
     await gate.open();
     await page.evaluate(() => window.uppy.resumeAll());
@@ -81,14 +85,14 @@ const steps = {
   "the connection breaks, Uppy comes back by itself": async (encrypted, filename) => {
     const middle = gate.hold(MIDDLE);
     await begin(filename, encrypted);
-    await middle;
+    await reach(middle);
     await gate.open();
     await finish(filename, encrypted);
   },
   "in pieces; the page is left and opened again": async (encrypted, filename) => {
     const middle = gate.hold(MIDDLE);
     await begin(filename, encrypted, { chunkSize: 2 * MIB });
-    await middle;
+    await reach(middle);
     await page.goto("about:blank");
     await gate.open();
     await begin(filename, encrypted, { chunkSize: 2 * MIB });
