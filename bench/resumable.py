@@ -78,8 +78,12 @@ class Connection:
                 self.http.sock.sendall(after)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the answer says why
-        answer = self.http.getresponse()
-        body = answer.read()
+        try:
+            answer = self.http.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            told = f"{method} {path}: {type(error).__name__}; {self.server.last_words()}"
+            raise BenchError(f"{self.server.name}: {told}") from error
         if answer.status not in (200, 201, 204):
             told = f"{method} {path}: {answer.status} {body[:300]}; {self.server.last_words()}"
             raise BenchError(f"{self.server.name}: {told}")
@@ -165,7 +169,10 @@ class Chunks:
             "file_hash": self.bench.digest,
             "chunk_size": self.bench.sizes.piece,
         }
-        parts = [f'--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
+        parts = [
+            f'--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+            for key, value in fields.items()
+        ]
         kind = f'name="chunk"; filename="{name}.part"\r\nContent-Type: application/octet-stream'
         parts.append(f"--{self.BOUNDARY}\r\nContent-Disposition: form-data; {kind}\r\n\r\n")
         return "".join(parts).encode(), f"\r\n--{self.BOUNDARY}--\r\n".encode()
@@ -277,7 +284,7 @@ def hash_twice(path):
     return path.stat().st_size / max(seconds)
 
 
-def make_cases(bench):
+def make_cases(bench, only):
     """What is measured, in this order. Ratios are to the first way of a case."""
     sizes = bench.sizes
     tus = {name: Tus(bench, server) for name, server in bench.servers.items()}
@@ -296,7 +303,7 @@ def make_cases(bench):
         Case("up-whole", f"{total} in one PATCH", whole),
         Case("up-at-once", f"{total} in pieces of {piece}, {AT_ONCE} at a time", joined),
     ]
-    return [case for case in cases if case.ways]
+    return [case for case in cases if case.ways and only in (None, case.key.removeprefix("up-"))]
 
 
 def targets(rows, hashes):
@@ -329,6 +336,7 @@ def arguments():
     add("binary", nargs="?", default=REPOSITORY / "target/release/sft", type=Path)
     add("--rounds", type=int, help="the first is not counted (6, with --quick 2)")
     add("--quick", action="store_true", help="a small file: shows that it works, not how fast")
+    add("--only", choices=["pieces", "whole", "at-once"])
     add("--leave-out", action="append", default=[], choices=["sft", "rustus", "@tus/server"], metavar="NAME")
     add("--json", type=Path, metavar="FILE", help="write every sample and the summary there")
     add("--dir", default=tempfile.gettempdir(), help="where files go: on a disk (%(default)s)")
@@ -377,9 +385,13 @@ def install(command):
 def versions(args):
     told = {}
     if "sft" not in args.leave_out:
-        told["sft"] = subprocess.run([args.binary, "--version"], capture_output=True, text=True, timeout=10).stdout.strip()
+        told["sft"] = subprocess.run(
+            [args.binary, "--version"], capture_output=True, text=True, timeout=10
+        ).stdout.strip()
     if "rustus" not in args.leave_out:
-        told["rustus"] = subprocess.run([args.rustus, "--version"], capture_output=True, text=True, timeout=10).stdout.split()[-1]
+        told["rustus"] = subprocess.run(
+            [args.rustus, "--version"], capture_output=True, text=True, timeout=10
+        ).stdout.split()[-1]
     if "@tus/server" not in args.leave_out:
         packages = CLIENTS / "node_modules/@tus"
         for name in ("server", "file-store"):
@@ -404,7 +416,7 @@ def run(args):
         print(", ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
         bench = Bench(stack, directory, sizes, args)
         bench.prepare()
-        cases = make_cases(bench)
+        cases = make_cases(bench, args.only)
         samples, hashes = [], []
         for number in range(args.rounds):
             hashes.append(hash_twice(bench.source))
@@ -421,7 +433,7 @@ def run(args):
     )
     results = targets(rows, allowed)
     print_table(cases, rows, results)
-    if "@tus/server" not in args.leave_out:
+    if args.only in (None, "at-once"):
         print(f"{AT_ONCE} at a time: without @tus/server, whose file store does not join parts.")
     if args.quick:
         print("These sizes are too small to tell anything: --quick shows that the script works.")

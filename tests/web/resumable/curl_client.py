@@ -103,7 +103,9 @@ def main():
         assert head["cache-control"] == "no-store", head
         wrong = curl("-X", "PATCH", *piece, *headers(f"Upload-Offset: {offset + 1}"), "--data-binary", "x", url)
         assert wrong.status == 409, wrong
-        kind = curl("-X", "PATCH", *headers(version, f"Upload-Offset: {offset}", "Content-Type: text/plain"), "-d", "x", url)
+        kind = curl(
+            "-X", "PATCH", *headers(version, f"Upload-Offset: {offset}", "Content-Type: text/plain"), "-d", "x", url
+        )
         assert args.reference or kind.status == 415, kind
         # A length that is told, and one that is not.
         rest = ("--data-binary", "@-") if encrypted else ("-T", "-")
@@ -124,11 +126,17 @@ def main():
         return int(head["upload-offset"]), head
 
     def draft_append(url, offset, body, complete):
-        about = headers(DRAFT, "Content-Type: application/partial-upload", f"Upload-Offset: {offset}", f"Upload-Complete: {complete}")
+        about = headers(
+            DRAFT,
+            "Content-Type: application/partial-upload",
+            f"Upload-Offset: {offset}",
+            f"Upload-Complete: {complete}",
+        )
         return curl("-X", "PATCH", *about, "--data-binary", "@-", url, body=body)
 
     def draft(encrypted, name):
-        about = [*headers(DRAFT, "Upload-Complete: ?0", f"Upload-Length: {SIZE}", "Content-Type: application/octet-stream"), *sealing(encrypted)]
+        kind = "Content-Type: application/octet-stream"
+        about = headers(DRAFT, "Upload-Complete: ?0", f"Upload-Length: {SIZE}", kind) + sealing(encrypted)
         created = curl("-X", "POST", *about, "--data-binary", "", f"{uploads}?filename={lib.quote(name)}")
         assert (created.status, created["upload-complete"]) == (201, "?0"), created
         assert created["upload-limit"], created
@@ -194,12 +202,18 @@ def main():
         piece = headers(version, "Content-Type: application/offset+octet-stream")
         gate.hold(MIDDLE)
         through = gate.url + url.removeprefix(args.url)
-        hanging = subprocess.Popen(command("-T", path, "-X", "PATCH", *piece, *headers("Upload-Offset: 0"), through), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        hanging = subprocess.Popen(
+            command("-T", path, "-X", "PATCH", *piece, *headers("Upload-Offset: 0"), through),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             gate.wait()
             offset = int(curl("--head", *headers(version), "--max-time", 5, url)["upload-offset"])
             rest = headers(f"Upload-Offset: {offset}")
-            done = curl("-X", "PATCH", *piece, *rest, "--data-binary", "@-", "--max-time", 10, url, body=content[offset:])
+            done = curl(
+                "-X", "PATCH", *piece, *rest, "--data-binary", "@-", "--max-time", 10, url, body=content[offset:]
+            )
             assert (done.status, done["upload-offset"]) == (204, str(SIZE)), done
         finally:
             hanging.kill()

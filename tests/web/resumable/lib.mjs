@@ -10,7 +10,8 @@ import { parseArgs } from "node:util";
 // URL [--reference DIR] [--only TEXT]. With a reference, the server is a tus server that keeps its files there, and has
 // no /download/. TEXT chooses the steps with that in their titles.
 export function readArguments() {
-  const { positionals, values } = parseArgs({ allowPositionals: true, options: { reference: { type: "string" }, only: { type: "string", default: "" } } });
+  const options = { reference: { type: "string" }, only: { type: "string", default: "" } };
+  const { positionals, values } = parseArgs({ allowPositionals: true, options });
   if (positionals.length !== 1) {
     console.error("usage: SCRIPT URL [--reference DIR] [--only TEXT]");
     process.exit(2);
@@ -91,7 +92,8 @@ async function stored(directory, name) {
   for (const entry of await readdir(directory, { recursive: true })) {
     if (!/\.(json|info)$/.test(entry)) continue;
     const about = JSON.parse(await readFile(join(directory, entry), "utf8"));
-    if ((about.metadata?.filename ?? about.metadata?.name) === name) return { about, bytes: await readFile(about.path ?? join(directory, about.id)) };
+    if ((about.metadata?.filename ?? about.metadata?.name) !== name) continue;
+    return { about, bytes: await readFile(about.path ?? join(directory, about.id)) };
   }
   throw new Error(`nothing of the name ${name} was stored`);
 }

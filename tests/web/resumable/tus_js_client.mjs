@@ -1,4 +1,5 @@
-// tus-js-client: broken off in every way it can be, and resumed. Usage: node tus_js_client.mjs URL [--reference DIR] [--only TEXT]
+// tus-js-client: broken off in every way it can be, and resumed.
+// Usage: node tus_js_client.mjs URL [--reference DIR] [--only TEXT]
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -33,8 +34,13 @@ function begin(what, encrypted, source, options) {
       metadata,
       retryDelays: null,
       onAfterResponse: (request, response) => {
-        const from = Number(request.getHeader("Upload-Offset"));
-        said.push({ method: request.getMethod(), url: request.getURL(), from, offset: Number(response.getHeader("Upload-Offset")), status: response.getStatus() });
+        said.push({
+          method: request.getMethod(),
+          url: request.getURL(),
+          from: Number(request.getHeader("Upload-Offset")),
+          offset: Number(response.getHeader("Upload-Offset")),
+          status: response.getStatus(),
+        });
       },
       onSuccess: resolve,
       onError: reject,
@@ -48,7 +54,8 @@ function begin(what, encrypted, source, options) {
 function checkResumed(said) {
   const at = said.findIndex(({ method, offset }) => method === "HEAD" && offset > 0);
   const { url, offset, status } = said[at] ?? {};
-  assert.ok([200, 204].includes(status) && offset <= MIDDLE, `no HEAD told an offset to go on from: ${JSON.stringify(said)}`);
+  const told = `no HEAD told an offset to go on from: ${JSON.stringify(said)}`;
+  assert.ok([200, 204].includes(status) && offset <= MIDDLE, told);
   const next = said.slice(at + 1).find((one) => one.method === "PATCH" && one.url === url);
   assert.equal(next?.from, offset, "it goes on from there");
 }
@@ -72,7 +79,8 @@ async function killed(encrypted) {
   const file = join(work, "killed.bin");
   await writeFile(file, content);
   const script = fileURLToPath(new URL("tus_js_process.mjs", import.meta.url));
-  const about = [`${gate.url}/uploads/`, file, join(work, `urls-${encrypted}.json`), name(what, encrypted), String(encrypted)];
+  const urls = join(work, `urls-${encrypted}.json`);
+  const about = [`${gate.url}/uploads/`, file, urls, name(what, encrypted), String(encrypted)];
   const start = () => spawn(process.execPath, [script, ...about], { stdio: ["ignore", "pipe", "inherit"] });
   const middle = gate.hold(MIDDLE);
   const first = start();
@@ -129,7 +137,10 @@ const pieces = 3 * MIB;
 const steps = {
   "an upload is aborted in one long PATCH, and started again": aborted("one PATCH"),
   "an upload in pieces is aborted, and started again": aborted("pieces", { chunkSize: pieces }),
-  "data goes with the creation; aborted, and started again": aborted("with creation", { uploadDataDuringCreation: true, chunkSize: pieces }),
+  "data goes with the creation; aborted, and started again": aborted("with creation", {
+    uploadDataDuringCreation: true,
+    chunkSize: pieces,
+  }),
   "a client is killed; the next one goes on": killed,
   "a connection breaks in one long PATCH; the client goes on": cut("cut", () => content),
   "a stream whose length is told last; its connection breaks": cut("deferred", () => Readable.from(blocks()), {

@@ -25,7 +25,9 @@ def in_one_process(endpoint, path, urls, name, encrypted):
     """What the process does that is killed, and the one after it."""
     storage = FileStorage(urls)
     about = metadata(name, encrypted == "True")
-    uploader = client.TusClient(endpoint).uploader(path, chunk_size=MIB, metadata=about, store_url=True, url_storage=storage)
+    uploader = client.TusClient(endpoint).uploader(
+        path, chunk_size=MIB, metadata=about, store_url=True, url_storage=storage
+    )
     print(uploader.offset, flush=True)
     uploader.upload()
 

@@ -29,10 +29,11 @@ await build({
   logLevel: "error",
 });
 const script = await readFile(join(work, "page.js"));
+const html = '<!doctype html><link rel="icon" href="data:,"><input type="file"><script src="page.js"></script>';
 const site = http.createServer((request, response) => {
   const isScript = request.url.endsWith("page.js");
   response.writeHead(200, { "Content-Type": isScript ? "text/javascript" : "text/html; charset=utf-8" });
-  response.end(isScript ? script : '<!doctype html><link rel="icon" href="data:,"><input type="file"><script src="page.js"></script>');
+  response.end(isScript ? script : html);
 });
 site.listen(0, "localhost");
 await once(site, "listening");
@@ -61,14 +62,19 @@ async function begin(filename, encrypted, { own = false, ...options } = {}) {
 
 // Until the middle is sent. An upload that ends before that has failed.
 const reach = (middle) =>
-  Promise.race([middle, page.evaluate(() => window.end).then((end) => assert.fail(`it ended: ${JSON.stringify(end)}`))]);
+  Promise.race([
+    middle,
+    page.evaluate(() => window.end).then((end) => assert.fail(`it ended: ${JSON.stringify(end)}`)),
+  ]);
 
 async function finish(filename, encrypted) {
   assert.deepEqual(await page.evaluate(() => window.end), { successful: 1, errors: [] });
   const said = await page.evaluate(() => window.said);
   const at = said.findIndex(({ method, offset }) => method === "HEAD" && offset > 0);
-  assert.ok(at >= 0 && said[at].offset <= MIDDLE, `no HEAD told an offset to go on from: ${JSON.stringify(said)}`);
-  assert.equal(said.slice(at + 1).find(({ method }) => method === "PATCH")?.from, said[at].offset, "it goes on from there");
+  const told = `no HEAD told an offset to go on from: ${JSON.stringify(said)}`;
+  assert.ok(at >= 0 && said[at].offset <= MIDDLE, told);
+  const next = said.slice(at + 1).find(({ method }) => method === "PATCH");
+  assert.equal(next?.from, said[at].offset, "it goes on from there");
   await checkArrived(server, filename, content, encrypted);
 }
 

@@ -11,8 +11,11 @@ window.begin = (endpoint, name, meta, options) => {
   window.said = [];
   uppy.getPlugin("Tus").setOptions({
     onAfterResponse: (request, response) => {
-      const from = request.getHeader("Upload-Offset");
-      window.said.push({ method: request.getMethod(), from: Number(from), offset: Number(response.getHeader("Upload-Offset")) });
+      window.said.push({
+        method: request.getMethod(),
+        from: Number(request.getHeader("Upload-Offset")),
+        offset: Number(response.getHeader("Upload-Offset")),
+      });
     },
   });
   window.uppy = uppy;
