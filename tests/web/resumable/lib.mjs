@@ -24,7 +24,7 @@ export function choose({ only }, who, steps, others) {
   const both = Object.entries(steps).flatMap(([title, step]) =>
     [false, true].map((encrypted) => {
       const told = `${who}: ${title}${encrypted ? " (sealed)" : ""}`;
-      return [told, () => step(encrypted, `${told}.bin`)];
+      return [told, () => step(encrypted, `${who}, ${title}${encrypted ? " sealed" : ""}.bin`)];
     }),
   );
   const all = [...both, ...Object.entries(others).map(([title, step]) => [`${who}: ${title}`, step])];

@@ -35,7 +35,7 @@ def run(args, who, steps):
             told = f"{who}: {title}{' (sealed)' if encrypted else ''}"
             if args.only in told:
                 faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
-                step(encrypted, f"{told}.bin")
+                step(encrypted, f"{told}.bin".replace(":", ","))  # a colon would be cleaned away
                 faulthandler.cancel_dump_traceback_later()
                 print(f"ok: {told}", flush=True)
 
