@@ -227,3 +227,24 @@ def start_nginx(nginx, directory, body_buffer=None):
     command = [nginx, "-p", directory, "-e", log, "-c", config]
     extra = {"environment": {}, "ready": "/", "tells_digest": False}
     return launch(f"nginx {body_buffer or 'default'}", command, port, files, log, **extra)
+
+
+def start_tus_server(node, script, directory):
+    """@tus/server with its file store, by the script that the real clients are tried with."""
+    directory.mkdir()
+    port, log, files = free_port(), directory / "output.log", directory / "files"
+    files.mkdir()
+    extra = {"environment": {"NODE_ENV": "production"}, "ready": "/", "tells_digest": False}
+    return launch("@tus/server", [node, script, files, str(port)], port, files, log, **extra)
+
+
+def start_rustus(binary, directory):
+    """rustus with its file store. It takes a request whole into memory: what it takes must be allowed."""
+    directory.mkdir()
+    port, log, files = free_port(), directory / "output.log", directory / "files"
+    (directory / "info").mkdir()
+    files.mkdir()
+    command = [binary, "--host", HOST, "--port", str(port), "--url", "/uploads"]
+    command += ["--data-dir", files, "--info-dir", directory / "info", "--max-body-size", str(2 << 30)]
+    extra = {"environment": {}, "ready": "/", "tells_digest": False}
+    return launch("rustus", command, port, files, log, **extra)

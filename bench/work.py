@@ -53,6 +53,16 @@ def write_random(path, size):
             file.write(os.urandom(min(MIB, size - start)))
 
 
+def warm_memory(directory, size):
+    """Then nothing waits for the disk, and the pages that an upload takes are there."""
+    subprocess.run(["sync", "-f", str(directory)], check=True, timeout=CLIENT_SECONDS)
+    path, block = directory / "warm", bytes(MIB)
+    with open(path, "wb", buffering=0) as file:
+        for _ in range(size // MIB):
+            file.write(block)
+    path.unlink()
+
+
 def curl(server, url, *options):
     """A curl that fails where the answer is an error, and ends with a line of figures."""
     always = "curl -q -sS --fail-with-body --noproxy * --max-time".split()
@@ -188,13 +198,7 @@ class Bench:
         return seconds, size * len(names)
 
     def warm_memory(self):
-        """Then nothing waits for the disk, and the pages that an upload takes are there."""
-        subprocess.run(["sync", "-f", str(self.directory)], check=True, timeout=CLIENT_SECONDS)
-        path, block = self.directory / "warm", bytes(MIB)
-        with open(path, "wb", buffering=0) as file:
-            for _ in range(self.sizes.warm // MIB):
-                file.write(block)
-        path.unlink()
+        warm_memory(self.directory, self.sizes.warm)
 
     def small_requests(self, server):
         seconds = self.sizes.wrk_seconds
