@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderName, HeaderValue, Method, Request, header, request};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header, request};
 use tower::util::MapRequest;
 use tower::{Layer as _, ServiceExt as _};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
@@ -36,7 +36,12 @@ impl Routers {
         } else {
             self.plain.oneshot(request).await
         };
-        answer.unwrap_or_else(|never| match never {})
+        let mut answer = answer.unwrap_or_else(|never| match never {});
+        if answer.status() == StatusCode::NO_CONTENT {
+            // RFC 9110 §8.6. axum puts it there, and hyper leaves it in the answer to a HEAD.
+            answer.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        answer
     }
 }
 

@@ -50,6 +50,23 @@ async fn an_upload_that_broke_off_goes_on() {
     assert_eq!(refused.error(409, "offset_mismatch")["expected_offset"], 0);
 }
 
+/// `curl -T a.bin` broke off: the request did not say that it would go on, and it can all the same.
+#[tokio::test]
+async fn a_plain_put_that_broke_off_goes_on() {
+    let app = TestApp::start().await;
+    let bytes = content(3 << 20, 3);
+    let mut raw = app.connect().await;
+    raw.send_head("PUT /files/a.bin", &[("Content-Length", &bytes.len().to_string())]).await;
+    raw.send(&bytes[..2 << 20]).await;
+    app.status_becomes("a.bin", |status| status["transferred_bytes"].as_u64() == Some(2 << 20)).await;
+    raw.end().await;
+    raw.answer().await.error(400, "incomplete_body");
+    let range = format!("bytes {}-{}/{}", 2 << 20, bytes.len() - 1, bytes.len());
+    let last = put(&app, "a.bin", &range, bytes[2 << 20..].to_vec()).await.expect(201);
+    assert_eq!(last.json()["hash"], sha256(&bytes));
+    assert!(app.download("a.bin").await == bytes);
+}
+
 /// Range by range, as a script would send a file in pieces.
 #[tokio::test]
 async fn a_file_may_come_range_by_range() {

@@ -3,7 +3,9 @@
 use http::header::{CACHE_CONTROL, CONTENT_RANGE};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
-use super::fields::{self, METHOD_OVERRIDE, TUS_RESUMABLE, UPLOAD_COMPLETE, UPLOAD_DRAFT_INTEROP_VERSION};
+use super::fields::{
+    self, InvalidField, METHOD_OVERRIDE, TUS_RESUMABLE, UPLOAD_COMPLETE, UPLOAD_DRAFT_INTEROP_VERSION,
+};
 use super::{COLLECTION, draft, tus};
 use crate::app::App;
 use crate::http::error::ApiError;
@@ -66,10 +68,10 @@ impl Dialect {
 }
 
 /// tus 1.0.0, "X-HTTP-Method-Override": for clients that can't send PATCH or DELETE.
-pub(super) fn effective_method(sent: &Method, headers: &HeaderMap) -> Result<Method, ApiError> {
+pub(super) fn effective_method(sent: &Method, headers: &HeaderMap) -> Result<Method, InvalidField> {
     let Some(named) = headers.get(METHOD_OVERRIDE) else { return Ok(sent.clone()) };
     let named = named.as_bytes().trim_ascii().to_ascii_uppercase();
-    Method::from_bytes(&named).map_err(|_| ApiError::method_not_allowed())
+    Method::from_bytes(&named).map_err(|_| InvalidField::Method)
 }
 
 /// Whether a request needs no key where all others do: OPTIONS that is not something else by its header.

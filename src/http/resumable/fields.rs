@@ -50,6 +50,8 @@ pub(in crate::http) enum InvalidField {
     Digest,
     #[error("Content-Range: takes bytes FIRST-LAST/TOTAL, as many as the body has")]
     ContentRange,
+    #[error("X-HTTP-Method-Override: takes the name of a method")]
+    Method,
     #[error("Idempotency-Key: takes 1 to 256 printable characters of ASCII")]
     IdempotencyKey,
 }
@@ -66,6 +68,7 @@ impl InvalidField {
             Self::Algorithm => "unsupported_checksum",
             Self::Digest => "invalid_digest",
             Self::ContentRange => "invalid_content_range",
+            Self::Method => "invalid_method_override",
             Self::IdempotencyKey => "invalid_idempotency_key",
         }
     }

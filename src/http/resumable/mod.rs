@@ -31,7 +31,7 @@ use super::extract::Name;
 use super::options::{self, UploadOptions};
 use super::sender::Sender;
 use crate::app::App;
-use crate::domain::{FileName, InvalidFileName, TransferId};
+use crate::domain::{FileName, InvalidFileName, Status, TransferId};
 use crate::services::resumable::{Append, Creation, Progress, ResumableError};
 
 /// Where uploads are begun.
@@ -218,8 +218,11 @@ impl Asked {
 
     /// Begins an upload. One without bytes is complete then.
     async fn create(&mut self, creation: Creation) -> Result<Progress, ResumableError> {
+        let is_empty = creation.size == Some(0);
         let created = self.app.resumable().create(creation).await?;
-        self.log_end(&created, 0);
+        if is_empty {
+            self.log_end(&created, 0);
+        }
         Ok(created)
     }
 
@@ -239,7 +242,9 @@ impl Asked {
         match &appended {
             Ok(progress) => self.log_end(progress, progress.offset.saturating_sub(offset)),
             Err(ResumableError::Upload(error)) => {
-                if let Some(transfer) = self.app.status().transfer(id) {
+                let transfer = self.app.status().transfer(id);
+                // What can be tried again has not ended.
+                if let Some(transfer) = transfer.filter(|transfer| transfer.status == Status::Failed) {
                     self.sender.log(id, &transfer.filename, 0, "upload failed", Some(&error.to_string()));
                 }
             }
