@@ -16,6 +16,7 @@ use crate::services::access::Access;
 use crate::services::downloads::Downloads;
 use crate::services::keys::KeysError;
 use crate::services::live;
+use crate::services::network::Network;
 use crate::services::scrub::Scrub;
 use crate::services::space::Space;
 use crate::services::storage::Storage;
@@ -71,6 +72,7 @@ struct Inner {
     uploads: Uploads,
     downloads: Downloads,
     access: Access,
+    network: Network,
     space: Space,
     hub: Hub,
     seats: Arc<Semaphore>,
@@ -130,6 +132,7 @@ impl App {
             uploads,
             downloads,
             access,
+            network: Network::default(),
             space,
             hub,
             seats,
@@ -167,6 +170,11 @@ impl App {
     /// Who may do what.
     pub fn access(&self) -> &Access {
         &self.0.access
+    }
+
+    /// How good the ways to the clients are.
+    pub fn network(&self) -> &Network {
+        &self.0.network
     }
 
     /// Peers whose word on the client's address counts.

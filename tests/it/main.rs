@@ -22,6 +22,7 @@ mod main_job;
 mod names;
 mod offline;
 mod order_of_writes;
+mod ping;
 mod ranges;
 mod restarts;
 mod scrub;
