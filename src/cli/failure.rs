@@ -175,6 +175,11 @@ impl From<Refusal> for Failure {
             (403, ..) => Some("check the key that --api-key or API_KEY gives, and what it may do".to_owned()),
             (413, Some(most), _) => Some(format!("this server takes files of at most {}", bytes(most))),
             (413, None, None) => Some("a proxy before the server may have a limit of its own".to_owned()),
+            (409, _, Some(code)) if code == "chunk_conflict" => Some(
+                "an upload of this name with other content is not complete; give another --filename, or wait until it has \
+                 expired"
+                    .to_owned(),
+            ),
             (404, _, None) => Some("is that an sft server, and the path before its own right?".to_owned()),
             _ => None,
         };
@@ -189,7 +194,9 @@ impl From<UploadError> for Failure {
             UploadError::Exchange(error) => error.into(),
             UploadError::Read { .. } => Self::new("cannot_read", message),
             UploadError::NotAFile(_) => Self::new("not_a_file", message),
-            UploadError::Shrunk(_) => Self::new("file_changed", message),
+            UploadError::Shrunk(_) | UploadError::Changed(_) => Self::new("file_changed", message),
+            UploadError::Incomplete => Self::new("incomplete", message),
+            UploadError::TooManyChunks { .. } => Self::new("too_many_chunks", message),
             UploadError::Mismatch { .. } => Self::new("checksum_mismatch", message),
         }
     }

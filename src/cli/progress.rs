@@ -46,6 +46,10 @@ impl Progress {
                 bar.reset_eta();
             }
             Event::Advanced(bytes) => bar.inc(bytes),
+            Event::Lost(bytes) => bar.dec(bytes),
+            Event::Resuming { have, total } => {
+                bar.suspend(|| output.note(format_args!("resuming: {have} of {total} chunks are there")));
+            }
             Event::StartedOver => {
                 bar.suspend(|| {
                     output.note("note: what was there is of no use any more; starting from the beginning")

@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::output::{bytes, printable};
 use super::progress::Progress;
 use super::session::Session;
-use crate::client::{Retries, Upload};
+use crate::client::{Chunking, Retries, Upload};
 use crate::domain::FileName;
 
 pub(super) async fn run(args: UploadArgs, session: &Session) -> Result<(), Failure> {
@@ -29,6 +29,7 @@ pub(super) async fn run(args: UploadArgs, session: &Session) -> Result<(), Failu
         priority: Some(args.priority),
         encrypt: args.encrypt,
         retries: Retries::new(args.retry),
+        chunking: Chunking::default(),
     };
     let began = Instant::now();
     let progress = Progress::new(session.output);
