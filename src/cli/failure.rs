@@ -31,9 +31,9 @@ impl Failure {
         Self { code: code.to_owned(), message: message.into(), hint, members, exit: 1, silent: false }
     }
 
-    /// Ctrl-C: exit status 130, as shells have it (128 + SIGINT).
+    /// Ctrl-C: exit status 1, as of everything that was not done.
     pub(super) fn interrupted(hint: Option<String>) -> Self {
-        Self { hint, exit: 130, ..Self::new("interrupted", "interrupted") }
+        Self { hint, ..Self::new("interrupted", "interrupted") }
     }
 
     /// Content could not be written to where it was to go.
@@ -75,6 +75,19 @@ impl Failure {
 
     pub(super) fn is_silent(&self) -> bool {
         self.silent
+    }
+
+    /// Whether it has nothing to do with the file that it is about: every other one would fail the same way.
+    pub(super) fn concerns_all(&self) -> bool {
+        const OF_THE_SERVER: [&str; 6] = [
+            "api_key_required",
+            "insufficient_scope",
+            "invalid_api_key",
+            "setup_failed",
+            "tls_failed",
+            "unreachable",
+        ];
+        OF_THE_SERVER.contains(&self.code.as_str())
     }
 
     /// The server's own answer where there is one, with the members that every failure has.

@@ -15,7 +15,7 @@ use super::window::Window;
 use crate::client::answers::{Answer, ChunkTaken, Uploaded};
 use crate::client::body::FileBody;
 use crate::client::progress::{Event, Observer};
-use crate::client::retry::{Backoff, Retryable, Verdict};
+use crate::client::retry::{self, Backoff, Retryable, Verdict};
 use crate::client::upload::Source;
 use crate::client::{Client, Error, Upload, UploadError};
 
@@ -50,7 +50,7 @@ impl<'a> Sending<'a> {
     ) -> Self {
         let window = Window::new(upload.chunking.connections, Instant::now());
         let state = Mutex::new(State { window, upload_id, arrived: 0 });
-        Self { client, upload, source, division, observer, quieter: quieter(observer), state }
+        Self { client, upload, source, division, observer, quieter: retry::quieter(observer), state }
     }
 
     /// Sends these chunks. `None`: the server has taken them all, and waits for more.
@@ -192,20 +192,4 @@ impl Retryable for ChunkError {
             _ => Verdict::Final,
         }
     }
-}
-
-/// Tells of a retry only if none that was told of is still being waited for.
-fn quieter(observer: &Observer) -> Observer {
-    let (observer, until) = (Arc::clone(observer), Mutex::new(None));
-    Arc::new(move |event| {
-        if let Event::Retrying { wait, .. } = event {
-            let mut until = until.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            if until.is_some_and(|until| now < until) {
-                return;
-            }
-            *until = now.checked_add(wait);
-        }
-        observer(event);
-    })
 }
