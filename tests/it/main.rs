@@ -15,6 +15,7 @@ mod downloads;
 mod encryption;
 mod errors;
 mod fields;
+mod flaky;
 mod full_disk;
 mod idle;
 mod live;

@@ -1,6 +1,8 @@
 //! The command line, as the binary that users run, against a real server.
 
+mod chunked;
 mod harness;
+mod many;
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
