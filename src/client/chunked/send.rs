@@ -63,15 +63,19 @@ impl<'a> Sending<'a> {
     ) -> Result<Option<Answer<Uploaded>>, UploadError> {
         let mut waiting = chunks.into_iter().fuse();
         let mut running = FuturesUnordered::new();
-        let mut stored = None;
         loop {
             while running.len() < self.with(|state| state.window.size()) {
                 let Some(number) = waiting.next() else { break };
                 running.push(self.chunk(number));
             }
             match running.next().await {
-                None => return Ok(stored),
-                Some(answer) => stored = answer?.or(stored),
+                None => return Ok(None),
+                Some(answer) => {
+                    // Every chunk is there, also one that is still being sent: the answer to its first try was lost.
+                    if let Some(stored) = answer? {
+                        return Ok(Some(stored));
+                    }
+                }
             }
         }
     }

@@ -121,13 +121,15 @@ async fn only_large_files_go_in_chunks_by_themselves() {
 async fn a_server_that_knows_no_chunks_gets_the_file_in_one_piece_unless_chunks_were_asked_for() {
     let bytes = vec![7; Chunking::THRESHOLD as usize + 1];
     let hash = hex(&bytes);
-    let stub = Stub::answering(move |_, seen| match seen.method {
+    let stub = Stub::answering(move |n, seen| match seen.method {
         http::Method::PUT => json_answer(&json!({"filename": "a", "hash": hash, "size": seen.body.len()})),
+        // A server that has just started does not know yet what it knows.
+        _ if n == 0 => refuse(503, "unavailable"),
         _ => refuse(404, "unknown_path"),
     })
     .await;
     let file = file(&bytes);
-    let plain = Upload::new(file.path(), "a".parse().unwrap());
+    let plain = Upload { retries: at_once(1), ..Upload::new(file.path(), "a".parse().unwrap()) };
     stub.client().upload(&plain, &unobserved()).await.unwrap();
     let error = stub.client().upload(&upload(file.path(), 3), &unobserved()).await.unwrap_err();
     assert!(matches!(&error, UploadError::Exchange(Error::Refused(r)) if r.is("unknown_path")), "{error}");
