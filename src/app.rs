@@ -16,6 +16,7 @@ use crate::services::access::Access;
 use crate::services::downloads::Downloads;
 use crate::services::keys::KeysError;
 use crate::services::live;
+use crate::services::network::Network;
 use crate::services::resumable::{self, Resumable};
 use crate::services::scrub::Scrub;
 use crate::services::space::Space;
@@ -73,6 +74,7 @@ struct Inner {
     resumable: Resumable,
     downloads: Downloads,
     access: Access,
+    network: Network,
     space: Space,
     hub: Hub,
     seats: Arc<Semaphore>,
@@ -152,6 +154,7 @@ impl App {
             resumable,
             downloads,
             access,
+            network: Network::default(),
             space,
             hub,
             seats,
@@ -194,6 +197,11 @@ impl App {
     /// Who may do what.
     pub fn access(&self) -> &Access {
         &self.0.access
+    }
+
+    /// How good the ways to the clients are.
+    pub fn network(&self) -> &Network {
+        &self.0.network
     }
 
     /// Peers whose word on the client's address counts.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{Flags, StorageFlags};
+use crate::config::{Flags, StorageFlags, value};
 use crate::domain::{FileName, Priority};
 
 /// Fast, resumable, verified file transfer: the server and its clients.
@@ -24,12 +24,12 @@ const AFTER_HELP: &str = "\
 The options --server, --port, --api-key, --json and --quiet belong to the client commands, and may stand before or after them.
 Data goes to standard output, everything else to standard error. With --json, standard output holds exactly one JSON document,
 which has \"success\": false, \"error\" and \"code\" if something went wrong.
-Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+Exit status: 0 done, 1 failed or interrupted, 2 wrong usage.";
 
 /// What `sft` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Send a file; the server publishes it only if it arrived whole.
+    /// Send files, going on where an earlier upload has stopped; the server publishes what arrived whole.
     Upload(UploadArgs),
     /// Fetch a file, going on where an earlier download has stopped, and verify it.
     Download(DownloadArgs),
@@ -78,10 +78,12 @@ pub struct ClientOptions {
 
 /// `sft upload`
 #[derive(Debug, Args)]
+#[command(after_help = UPLOAD_HELP)]
 pub struct UploadArgs {
-    /// The file to send
-    pub file: PathBuf,
-    /// Its name on the server [default: its name here]
+    /// The files to send, and directories, of which every regular file is
+    #[arg(value_name = "FILE|DIR", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// The name of a single file on the server [default: its name here]
     #[arg(long, value_name = "NAME")]
     pub filename: Option<FileName>,
     /// How urgent it is, from 0 to 10 (first)
@@ -93,8 +95,24 @@ pub struct UploadArgs {
     /// How many times to try again what can get better, after 1, 2, 4, 8, 16, 16, … seconds
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub retry: u32,
+    /// Send small files in chunks as well, not only those of more than 5 MiB
+    #[arg(long)]
+    pub chunked: bool,
+    /// Send every file in one request
+    #[arg(long, conflicts_with_all = ["chunked", "chunk_size"])]
+    pub whole: bool,
+    /// The size of a chunk, such as 1048576 or 8MiB [default: what suits the network and the file]
+    #[arg(long, value_name = "BYTES", value_parser = chunk_size)]
+    pub chunk_size: Option<u64>,
+    /// How many chunks, or small files, are on their way at once, from 1 to 8 [default: 4; of chunks more or fewer as they get on]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub connections: Option<u8>,
     #[command(flatten)]
     pub(super) client: ClientOptions,
+}
+
+fn chunk_size(text: &str) -> Result<u64, &'static str> {
+    value::size(text).filter(|size| *size > 0).ok_or("takes a number of bytes, such as 1048576 or 8MiB")
 }
 
 /// `sft download`
@@ -110,6 +128,9 @@ pub struct DownloadArgs {
     /// How many times to try again what can get better, after 1, 2, 4, 8, 16, 16, … seconds
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub retry: u32,
+    /// How many connections fetch a file of more than 4 MiB, from 1 to 8
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub connections: u8,
     /// Fetch the file as it is stored, encrypted if it is
     #[arg(long)]
     pub no_decrypt: bool,
@@ -217,6 +238,12 @@ pub struct ImportArgs {
     pub(super) offline: OfflineOptions,
 }
 
+const UPLOAD_HELP: &str = "\
+A file that is sent in chunks and interrupted goes on where it stopped when the same command is run again, as long as the file is the same
+and the server has kept the chunks. A file in a directory is sent under its path there, with _ for /: a/b.txt becomes a_b.txt. Two
+files that would get one name are an error before anything is sent. Links in directories are left out. One file that fails
+does not keep the others; the exit status is 1 then.";
+
 const IMPORT_HELP: &str = "\
 Every file is compared with its recorded SHA-256; encrypted ones are opened with ENCRYPTION_KEY or ENCRYPTION_KEY_OLD and sealed anew.
 Files go to UPLOAD_DIR, records with their times, clients and priorities to LOG_FILE. What can't be taken has a line and makes the exit
@@ -266,6 +293,19 @@ mod tests {
     }
 
     #[test]
+    fn old_scripts_and_readable_sizes_are_understood() {
+        for (line, expected) in [
+            ("sft upload a", None),
+            ("sft upload a --chunked --chunk-size 1048576", Some(1 << 20)),
+            ("sft upload a b c --chunk-size 8MiB --connections 8", Some(8 << 20)),
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let Command::Upload(args) = cli.command else { panic!("{line}") };
+            assert_eq!(args.chunk_size, expected, "{line}");
+        }
+    }
+
+    #[test]
     fn wrong_usage_is_refused() {
         for line in [
             "sft",
@@ -275,7 +315,11 @@ mod tests {
             "sft upload a --retry -1",
             "sft upload a --filename ..",
             "sft upload a --port 0",
-            "sft upload a --chunked",
+            "sft upload a --chunk-size 0",
+            "sft upload a --chunk-size many",
+            "sft upload a --whole --chunked",
+            "sft upload a --connections 0",
+            "sft upload a --connections 9",
             "sft download ..",
             "sft watch ..",
             "sft completions cobol",

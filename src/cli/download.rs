@@ -62,6 +62,7 @@ pub(super) async fn run(args: DownloadArgs, session: &Session) -> Result<(), Fai
         to,
         decrypt: !args.no_decrypt,
         retries: Retries::new(args.retry),
+        connections: usize::from(args.connections),
     };
     let began = Instant::now();
     let progress = Progress::new(session.output);

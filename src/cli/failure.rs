@@ -31,9 +31,9 @@ impl Failure {
         Self { code: code.to_owned(), message: message.into(), hint, members, exit: 1, silent: false }
     }
 
-    /// Ctrl-C: exit status 130, as shells have it (128 + SIGINT).
+    /// Ctrl-C: exit status 1, as of everything that was not done.
     pub(super) fn interrupted(hint: Option<String>) -> Self {
-        Self { hint, exit: 130, ..Self::new("interrupted", "interrupted") }
+        Self { hint, ..Self::new("interrupted", "interrupted") }
     }
 
     /// Content could not be written to where it was to go.
@@ -75,6 +75,19 @@ impl Failure {
 
     pub(super) fn is_silent(&self) -> bool {
         self.silent
+    }
+
+    /// Whether it has nothing to do with the file that it is about: every other one would fail the same way.
+    pub(super) fn concerns_all(&self) -> bool {
+        const OF_THE_SERVER: [&str; 6] = [
+            "api_key_required",
+            "insufficient_scope",
+            "invalid_api_key",
+            "setup_failed",
+            "tls_failed",
+            "unreachable",
+        ];
+        OF_THE_SERVER.contains(&self.code.as_str())
     }
 
     /// The server's own answer where there is one, with the members that every failure has.
@@ -175,6 +188,11 @@ impl From<Refusal> for Failure {
             (403, ..) => Some("check the key that --api-key or API_KEY gives, and what it may do".to_owned()),
             (413, Some(most), _) => Some(format!("this server takes files of at most {}", bytes(most))),
             (413, None, None) => Some("a proxy before the server may have a limit of its own".to_owned()),
+            (409, _, Some(code)) if code == "chunk_conflict" => Some(
+                "an upload of this name with other content is not complete; give another --filename, or wait until it has \
+                 expired"
+                    .to_owned(),
+            ),
             (404, _, None) => Some("is that an sft server, and the path before its own right?".to_owned()),
             _ => None,
         };
@@ -189,7 +207,9 @@ impl From<UploadError> for Failure {
             UploadError::Exchange(error) => error.into(),
             UploadError::Read { .. } => Self::new("cannot_read", message),
             UploadError::NotAFile(_) => Self::new("not_a_file", message),
-            UploadError::Shrunk(_) => Self::new("file_changed", message),
+            UploadError::Shrunk(_) | UploadError::Changed(_) => Self::new("file_changed", message),
+            UploadError::Incomplete => Self::new("incomplete", message),
+            UploadError::TooManyChunks { .. } => Self::new("too_many_chunks", message),
             UploadError::Mismatch { .. } => Self::new("checksum_mismatch", message),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Data goes to standard output, everything else to standard error. With `--json`, standard output holds exactly one JSON
 //! document, whatever happens: the answer, or `{"success": false, "error": …, "code": …}` (a file that is written to
-//! standard output takes the place; the document then goes to standard error), or, of what goes on, one a line. Exit status: 0; 1 for failure; 2 for wrong
-//! usage; 130 when interrupted.
+//! standard output takes the place; the document then goes to standard error), or, of what goes on, one a line. Exit status: 0; 1 for failure, or when
+//! interrupted; 2 for wrong usage.
 //!
 //! A command is a variant of [`args::Command`], an arm in [`run`] and a file of its own. One that talks to a server flattens
 //! [`args::ClientOptions`] into its arguments and is run by a `session::Frame`; one that works on a storage directory without a
@@ -57,7 +57,10 @@ pub fn run() -> ExitCode {
         on_interrupt: None,
     };
     match cli.command {
-        Command::Upload(args) => frame(&args.client).run(async |session| upload::run(args, session).await),
+        Command::Upload(args) => {
+            let frame = Frame { on_interrupt: upload::on_interrupt(&args), ..frame(&args.client) };
+            frame.run(async |session| upload::run(args, session).await)
+        }
         Command::Download(args) => {
             let place = download::place(args.output.as_deref(), &args.name);
             let frame = Frame {

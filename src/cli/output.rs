@@ -38,6 +38,11 @@ impl Output {
         }
     }
 
+    /// Writes a summary of what was done in part; its JSON is that of the failure.
+    pub(super) fn text_unless_quiet(&self, text: &str) -> Result<(), Failure> {
+        if self.quiet { Ok(()) } else { self.text(text) }
+    }
+
     /// Writes the one JSON document, if `--json` asks for it.
     pub(super) fn json(&self, json: &Value) -> Result<(), Failure> {
         if self.json { self.write(&format!("{json:#}")) } else { Ok(()) }
@@ -49,6 +54,11 @@ impl Output {
             // Nowhere is left to say that standard error is closed.
             let _ = writeln!(io::stderr(), "{note}");
         }
+    }
+
+    /// Tells of one of several things that went wrong.
+    pub(super) fn error(&self, error: impl Display) {
+        let _ = writeln!(io::stderr(), "{error}");
     }
 
     /// Tells what went wrong.

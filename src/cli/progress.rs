@@ -1,7 +1,7 @@
 //! How far a transfer is, on a terminal.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -46,20 +46,77 @@ impl Progress {
                 bar.reset_eta();
             }
             Event::Advanced(bytes) => bar.inc(bytes),
-            Event::StartedOver => {
-                bar.suspend(|| {
-                    output.note("note: what was there is of no use any more; starting from the beginning")
-                });
+            Event::Lost(bytes) => bar.dec(bytes),
+            Event::Resuming { .. } | Event::StartedOver | Event::Retrying { .. } => {
+                bar.suspend(|| output.note(note(&event)));
             }
-            Event::Retrying { error, wait, retry, retries } => bar.suspend(|| {
-                let error = printable(&error.to_string());
-                let stop = if error.ends_with(['.', '?', '!']) { "" } else { "." };
-                let wait = wait.as_secs_f64();
-                output.note(format_args!(
-                    "{error}{stop} Trying again in {wait:.0} s (retry {retry} of {retries})"
-                ));
-            }),
         })
+    }
+}
+
+/// One of several files: what of it the bar of all has counted.
+#[derive(Default)]
+struct Part {
+    sending: bool,
+    counted: u64,
+}
+
+impl Progress {
+    /// A bar over several files of so many bytes together.
+    pub(super) fn over(output: Output, total: u64) -> Self {
+        let progress = Self::new(output);
+        progress.bar.set_style(style(KNOWN));
+        progress.bar.set_length(total);
+        progress.bar.set_message(word(Phase::Sending));
+        progress
+    }
+
+    /// An observer of one of the files. Only what is sent of it moves the bar, back too if it is sent again.
+    pub(super) fn observer_of(&self, name: &str) -> Observer {
+        let (bar, output, name) = (self.bar.clone(), self.output, printable(name));
+        let part = Mutex::new(Part::default());
+        Arc::new(move |event| {
+            // A panic while it was held leaves at worst a bar that is not quite right.
+            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                Event::Started { phase, done, .. } => {
+                    part.sending = phase == Phase::Sending;
+                    if part.sending {
+                        bar.dec(std::mem::replace(&mut part.counted, done));
+                        bar.inc(done);
+                    }
+                }
+                Event::Advanced(bytes) if part.sending => {
+                    part.counted += bytes;
+                    bar.inc(bytes);
+                }
+                Event::Advanced(_) => (),
+                Event::Lost(bytes) => {
+                    part.counted = part.counted.saturating_sub(bytes);
+                    bar.dec(bytes);
+                }
+                Event::Resuming { .. } | Event::StartedOver | Event::Retrying { .. } => {
+                    bar.suspend(|| output.note(format_args!("{name}: {}", note(&event))));
+                }
+            }
+        })
+    }
+}
+
+/// What is told of a transfer beside its bar.
+fn note(event: &Event<'_>) -> String {
+    match event {
+        Event::Resuming { have, total } => format!("resuming: {have} of {total} chunks are there"),
+        Event::StartedOver => {
+            "note: what was there is of no use any more; starting from the beginning".to_owned()
+        }
+        Event::Retrying { error, wait, retry, retries } => {
+            let error = printable(&error.to_string());
+            let stop = if error.ends_with(['.', '?', '!']) { "" } else { "." };
+            let wait = wait.as_secs_f64();
+            format!("{error}{stop} Trying again in {wait:.0} s (retry {retry} of {retries})")
+        }
+        Event::Started { .. } | Event::Advanced(_) | Event::Lost(_) => String::new(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The answers of the server that the client reads. Members that are missing or new are no errors: the server may be older
 //! or newer than the client.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -27,6 +29,48 @@ pub struct Uploaded {
     /// Whether it is sealed at rest.
     #[serde(default)]
     pub encryption: bool,
+}
+
+/// The answer to a chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ChunkTaken {
+    /// `uploading` or `completed`; then the answer has all members of [`Uploaded`] too.
+    pub status: String,
+    /// The upload that the chunk is a part of, where the server says.
+    pub upload_id: Option<String>,
+}
+
+/// The answer of `/resume_info/{filename}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ResumeInfo {
+    /// The numbers of the chunks that are there, from 0.
+    #[serde(default)]
+    pub received_chunks: Vec<u64>,
+    /// Whether there is an upload that can be gone on with.
+    #[serde(default)]
+    pub can_resume: bool,
+    /// Which upload that is.
+    pub upload_id: Option<String>,
+    /// How many chunks it has.
+    pub total_chunks: Option<u64>,
+    /// Bytes of each of them but the last.
+    pub chunk_size: Option<u64>,
+    /// SHA-256 of chunks that are there.
+    #[serde(default, deserialize_with = "digests")]
+    pub chunk_hashes: HashMap<u64, Digest>,
+}
+
+/// The answer of `/ping`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Pong {
+    /// The server's clock, in seconds since 1970.
+    pub server_timestamp: Option<f64>,
+    /// Milliseconds.
+    pub latency_ms: Option<f64>,
+    /// `excellent`, `good`, `poor`, `unstable` or `unknown`.
+    pub network_quality: String,
+    /// Bytes.
+    pub recommended_chunk_size: u64,
 }
 
 /// The answer of `/health`.
@@ -116,6 +160,14 @@ pub struct TransferStatus {
     pub updated_at: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
+}
+
+/// An object from numbers to digests. What can't be read is left out: a digest that is not known is not compared.
+fn digests<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<HashMap<u64, Digest>, D::Error> {
+    let Value::Object(members) = Value::deserialize(deserializer)? else { return Ok(HashMap::new()) };
+    let member =
+        |(number, hash): (&String, &Value)| Some((number.parse().ok()?, hash.as_str()?.parse().ok()?));
+    Ok(members.iter().filter_map(member).collect())
 }
 
 /// Seconds, with or without a fraction.

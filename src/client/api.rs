@@ -121,7 +121,7 @@ impl Client {
         self.get_json(self.server.endpoint(&["status", name.as_str()])).await
     }
 
-    async fn get_json<T: DeserializeOwned>(&self, url: Url) -> Result<Answer<T>, Error> {
+    pub(super) async fn get_json<T: DeserializeOwned>(&self, url: Url) -> Result<Answer<T>, Error> {
         let response = self.send(self.http.get(url), self.timeouts.idle).await?;
         self.json(self.accept(response).await?).await
     }

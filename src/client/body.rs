@@ -1,7 +1,8 @@
-//! The body of an upload: a file, read ahead on its own thread, a few pieces at most in memory.
+//! The body of an upload: a file or a part of one, read ahead on its own thread, a few pieces at most in memory.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::disk;
 use super::progress::{Event, Observer};
 
 /// Bytes that are read and handed on at once.
@@ -84,41 +86,90 @@ impl Flow {
     }
 }
 
-/// A file as the body of a request, with its exact length.
+/// A part of a file as the body of a request, with its exact length.
 pub(super) struct FileBody {
+    /// What stands before it, until that is sent.
+    before: Bytes,
     pieces: mpsc::Receiver<io::Result<Bytes>>,
+    /// Bytes of the file that are still to come.
     left: u64,
+    /// What stands behind it, until that is sent.
+    after: Bytes,
     flow: Arc<Flow>,
     observer: Observer,
 }
 
 impl FileBody {
-    /// The first `size` bytes of `file`. Reading starts at once.
-    pub(super) fn new(mut file: File, size: u64, observer: Observer) -> (Self, Arc<Flow>) {
+    /// These bytes of `file`. Reading starts at once.
+    pub(super) fn new(file: Arc<File>, range: Range<u64>, observer: Observer) -> (Self, Arc<Flow>) {
+        Self::framed(file, range, [Bytes::new(), Bytes::new()], observer)
+    }
+
+    /// These bytes of `file`, with others before and behind them. Only those of the file are told to `observer`.
+    pub(super) fn framed(
+        file: Arc<File>,
+        range: Range<u64>,
+        [before, after]: [Bytes; 2],
+        observer: Observer,
+    ) -> (Self, Arc<Flow>) {
+        let left = range.end - range.start;
         let (sender, pieces) = mpsc::channel(READ_AHEAD);
-        // Ends with the file, or when the body is dropped.
+        // Ends with the range, or when the body is dropped.
         tokio::task::spawn_blocking(move || {
-            let mut left = size;
-            while left > 0 {
-                let piece = read_piece(&mut file, left.min(PIECE));
-                left -= piece.as_ref().map_or(left, |piece| piece.len() as u64);
+            let mut at = range.start;
+            while at < range.end {
+                let piece = read_piece(&file, at, PIECE.min(range.end - at));
+                at = piece.as_ref().map_or(range.end, |piece| at + piece.len() as u64);
                 if sender.blocking_send(piece).is_err() {
                     return;
                 }
             }
         });
-        let state = State { moved: Instant::now(), complete: size == 0, failure: None };
+        let complete = left == 0 && before.is_empty() && after.is_empty();
+        let state = State { moved: Instant::now(), complete, failure: None };
         let flow =
             Arc::new(Flow { gate: AtomicU8::new(OPEN), waker: AtomicWaker::new(), state: Mutex::new(state) });
-        (Self { pieces, left: size, flow: Arc::clone(&flow), observer }, flow)
+        (Self { before, pieces, left, after, flow: Arc::clone(&flow), observer }, flow)
+    }
+
+    fn rest(&self) -> u64 {
+        self.before.len() as u64 + self.left + self.after.len() as u64
+    }
+
+    /// A piece is handed on.
+    fn passed(&mut self, piece: Bytes) -> Frame<Bytes> {
+        let complete = self.rest() == 0;
+        self.flow.with(|state| {
+            state.moved = Instant::now();
+            state.complete = complete;
+        });
+        Frame::data(piece)
     }
 }
 
-fn read_piece(file: &mut File, size: u64) -> io::Result<Bytes> {
-    let mut piece = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-    file.by_ref().take(size).read_to_end(&mut piece)?;
-    // A file that has become shorter: the promised length can't be kept.
-    if piece.len() as u64 == size { Ok(piece.into()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+fn read_piece(file: &File, offset: u64, size: u64) -> io::Result<Bytes> {
+    let mut piece = vec![0; usize::try_from(size).unwrap_or_default()];
+    read_exact_at(file, &mut piece, offset)?;
+    Ok(piece.into())
+}
+
+/// Fills `bytes` from a position.
+///
+/// # Errors
+/// [`io::ErrorKind::UnexpectedEof`] if the file has become shorter: a length that was promised can't be kept.
+pub(super) fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match disk::read_at(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                bytes = &mut bytes[read..];
+                offset += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Body for FileBody {
@@ -134,19 +185,20 @@ impl Body for FileBody {
             HELD => return Poll::Pending,
             _ => return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
         }
+        if !body.before.is_empty() {
+            let before = std::mem::take(&mut body.before);
+            return Poll::Ready(Some(Ok(body.passed(before))));
+        }
         if body.left == 0 {
-            return Poll::Ready(None);
+            let after = std::mem::take(&mut body.after);
+            return Poll::Ready((!after.is_empty()).then(|| Ok(body.passed(after))));
         }
         let piece = ready!(body.pieces.poll_recv(cx)).unwrap_or(Err(io::ErrorKind::UnexpectedEof.into()));
         Poll::Ready(Some(match piece {
             Ok(piece) => {
                 body.left -= piece.len() as u64;
-                body.flow.with(|state| {
-                    state.moved = Instant::now();
-                    state.complete = body.left == 0;
-                });
                 (body.observer)(Event::Advanced(piece.len() as u64));
-                Ok(Frame::data(piece))
+                Ok(body.passed(piece))
             }
             Err(error) => {
                 let kind = error.kind();
@@ -157,10 +209,10 @@ impl Body for FileBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.rest() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.rest())
     }
 }

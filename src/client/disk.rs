@@ -28,6 +28,18 @@ pub(super) fn reserve(_file: &File, _offset: u64, _size: u64) -> io::Result<()> 
     Ok(())
 }
 
+/// Reads at a position, and leaves the file's own where it is: several parts of one open file are read at once.
+#[cfg(unix)]
+pub(super) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, bytes, offset)
+}
+
+/// Here the position moves with the read: nobody uses it.
+#[cfg(windows)]
+pub(super) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, bytes, offset)
+}
+
 /// Whether an error says that the disk, or what this user may have of it, is full.
 pub(super) fn is_no_room(error: &io::Error) -> bool {
     matches!(

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::body::read_exact_at;
 use super::progress::{Event, Observer};
 use crate::domain::Digest;
 
@@ -56,6 +58,27 @@ pub(super) fn feed(
         observer(Event::Advanced(read as u64));
     }
     Ok(())
+}
+
+/// The digest of a part of a file. Blocks; to be called on a thread that may.
+///
+/// # Errors
+/// As [`feed`].
+pub(super) fn part(file: &File, range: Range<u64>, stop: &CancellationToken) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let size = range.end - range.start;
+    let mut piece = vec![0; PIECE.min(usize::try_from(size).unwrap_or(PIECE))];
+    let mut at = range.start;
+    while at < range.end {
+        if stop.is_cancelled() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let wanted = piece.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
+        read_exact_at(file, &mut piece[..wanted], at)?;
+        hasher.update(&piece[..wanted]);
+        at += wanted as u64;
+    }
+    Ok(finish(hasher))
 }
 
 /// Runs work that blocks on a thread that may; the token that it gets is cancelled when the future is dropped.

@@ -2,7 +2,8 @@
 //!
 //! A [`Client`] knows one server. Its methods return typed answers and small errors, and print nothing: how far a
 //! transfer is, and that it is tried again, is told to an [`Observer`]. Dropping the future of any method ends what it
-//! does; an upload then leaves nothing on the server, a download leaves its `.part` file from which the next one goes on.
+//! does; a small upload then leaves nothing on the server, a large one its chunks and a download its `.part` file, from which the
+//! next one goes on.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,10 +19,12 @@
 mod answers;
 mod api;
 mod body;
+mod chunked;
 mod disk;
 mod download;
 mod error;
 mod hash;
+mod ping;
 mod progress;
 mod retry;
 mod server_url;
@@ -32,12 +35,14 @@ mod tests;
 mod upload;
 mod watch;
 
-pub use answers::{Answer, Health, PageMetadata, Queued, StatusPage, TransferStatus, Uploaded};
+pub use answers::{
+    Answer, ChunkTaken, Health, PageMetadata, Pong, Queued, ResumeInfo, StatusPage, TransferStatus, Uploaded,
+};
 pub use api::{Client, Timeouts};
 pub use download::{Destination, Download, DownloadError, Downloaded};
 pub use error::{Error, Refusal, Unreachable};
 pub use progress::{Event, Observer, Phase, unobserved};
 pub use retry::{Retries, Verdict, parse_retry_after};
 pub use server_url::{InvalidServer, ServerUrl};
-pub use upload::{Upload, UploadError};
+pub use upload::{Chunked, Chunking, Upload, UploadError};
 pub use watch::{Next, Told, Watch};

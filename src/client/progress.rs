@@ -25,7 +25,16 @@ pub enum Event<'a> {
     },
     /// That many more bytes are through.
     Advanced(u64),
-    /// What was there of a download is of no use (the file has changed, or it was damaged): it begins at its first byte.
+    /// That many bytes that were told as through are not: what they were a part of is sent again.
+    Lost(u64),
+    /// An upload goes on where an earlier run has stopped.
+    Resuming {
+        /// Chunks that the server has.
+        have: u64,
+        /// Chunks in all.
+        total: u64,
+    },
+    /// What was there of a transfer is of no use (the file has changed, or it was damaged): it begins at its first byte.
     StartedOver,
     /// An attempt failed; another follows.
     Retrying {
@@ -47,7 +56,7 @@ pub enum Phase {
     Hashing,
     /// Bytes go to the server.
     Sending,
-    /// What an earlier download left is read for its SHA-256.
+    /// What an earlier run left is read for its SHA-256.
     Checking,
     /// Bytes come from the server.
     Receiving,

@@ -1,9 +1,12 @@
 //! When a failed attempt is worth another, and when that comes.
 
 use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+
+use tokio::time::Instant;
 
 use super::progress::{Event, Observer};
 
@@ -100,6 +103,23 @@ impl Backoff {
     }
 }
 
+/// For several transfers at once: tells of a retry only if none that was told of is still being waited for. One outage is told
+/// once, not once for each connection that it hit.
+pub(super) fn quieter(observer: &Observer) -> Observer {
+    let (observer, until) = (Arc::clone(observer), Mutex::new(None));
+    Arc::new(move |event| {
+        if let Event::Retrying { wait, .. } = event {
+            let mut until = until.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            if until.is_some_and(|until| now < until) {
+                return;
+            }
+            *until = now.checked_add(wait);
+        }
+        observer(event);
+    })
+}
+
 /// Reads a `Retry-After` (RFC 9110 §10.2.3), whole seconds or a date, as a wait from `now`. A date that has passed is no wait.
 pub fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
@@ -112,10 +132,7 @@ pub fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use time::macros::datetime;
-    use tokio::time::Instant;
 
     use super::*;
     use crate::client::unobserved;

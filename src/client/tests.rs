@@ -22,7 +22,8 @@ fn file(content: &[u8]) -> NamedTempFile {
 }
 
 fn upload(file: &NamedTempFile, retries: u32) -> Upload {
-    Upload { retries: at_once(retries), ..Upload::new(file.path(), "a.txt".parse().unwrap()) }
+    let chunking = Chunking { which: Chunked::Never, ..Chunking::default() };
+    Upload { retries: at_once(retries), chunking, ..Upload::new(file.path(), "a.txt".parse().unwrap()) }
 }
 
 fn hex(content: &[u8]) -> String {

@@ -13,10 +13,12 @@ mod extract;
 mod file_body;
 mod files;
 mod health;
+mod json;
 mod listing;
 mod live;
 mod multipart;
 mod options;
+mod ping;
 mod range;
 mod resumable;
 mod sender;
@@ -56,6 +58,7 @@ fn router(app: App) -> Router {
         .route("/events", get(live::sse::events))
         .route("/ws", any(live::websocket::upgrade))
         .route(live::SOCKET_IO, live::socketio::route(&app))
+        .route("/ping", post(ping::post))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .fallback(async || ApiError::unknown_path())

@@ -7,6 +7,7 @@ pub mod downloads;
 pub mod import;
 pub mod keys;
 pub mod live;
+pub mod network;
 mod pipeline;
 pub mod reading;
 pub mod rekey;

@@ -1,5 +1,7 @@
 //! What the head of an answer to a download means: decided here, from values alone.
 
+use std::ops::Range;
+
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG};
 use http::{HeaderMap, StatusCode};
@@ -27,8 +29,7 @@ pub(super) fn plan(status: StatusCode, headers: &HeaderMap, have: u64, tag: Opti
         (206 | 416, 0) => None,
         (206, _) => {
             let fits = content_range(headers).is_some_and(|range| range.first == Some(have));
-            // A server that sends no ETag with a 206 has compared If-Range, and says so by the 206 (RFC 9110 §15.3.7).
-            let same = headers.get(ETAG).is_none() || strong_tag(headers).as_deref() == tag;
+            let same = tag.is_some_and(|tag| is_same(headers, tag));
             Some(if fits && same { Plan::Rest } else { Plan::Anew })
         }
         (416, _) => {
@@ -37,6 +38,28 @@ pub(super) fn plan(status: StatusCode, headers: &HeaderMap, have: u64, tag: Opti
         }
         _ => None,
     }
+}
+
+/// Whether a 206 is of the version `tag`, which `If-Range` asked for. A server that sends no ETag with it has compared
+/// that, and says so by the 206 (RFC 9110 §15.3.7).
+pub(super) fn is_same(headers: &HeaderMap, tag: &str) -> bool {
+    headers.get(ETAG).is_none() || strong_tag(headers).as_deref() == Some(tag)
+}
+
+/// The bytes that an answer to a request for `have..` in part brings, and how many there are in all, where all of that is
+/// told and other ranges can be asked for.
+///
+/// `tag`: the version of the bytes that are there already.
+pub(super) fn piece(headers: &HeaderMap, have: u64, tag: Option<&str>) -> Option<(Range<u64>, u64)> {
+    let ContentRange { first: Some(first), end: Some(end), total: Some(total) } = content_range(headers)?
+    else {
+        return None;
+    };
+    let same = match tag {
+        Some(tag) if have > 0 => is_same(headers, tag),
+        _ => strong_tag(headers).is_some(),
+    };
+    (same && first == have && first < end && end <= total).then_some((first..end, total))
 }
 
 /// The size of the whole file, if the answer tells it.
@@ -66,16 +89,21 @@ pub(super) fn sha256(headers: &HeaderMap) -> Option<Digest> {
     stated.or_else(|| strong_tag(headers)?.trim_matches('"').parse().ok())
 }
 
-struct ContentRange {
-    first: Option<u64>,
-    total: Option<u64>,
+/// `Content-Range`: which bytes, up to which (exclusive), of how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ContentRange {
+    pub(super) first: Option<u64>,
+    pub(super) end: Option<u64>,
+    pub(super) total: Option<u64>,
 }
 
 /// `bytes 5-9/10`, `bytes 5-9/*` or `bytes */10` (RFC 9110 §14.4).
-fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
+pub(super) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let (range, total) = text(headers, CONTENT_RANGE.as_str())?.strip_prefix("bytes ")?.split_once('/')?;
-    let first = range.split_once('-').and_then(|(first, _)| first.parse().ok());
-    Some(ContentRange { first, total: total.parse().ok() })
+    let bounds = range.split_once('-');
+    let first = bounds.and_then(|(first, _)| first.parse().ok());
+    let end = bounds.and_then(|(_, last)| last.parse::<u64>().ok()?.checked_add(1));
+    Some(ContentRange { first, end, total: total.parse().ok() })
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -122,6 +150,30 @@ mod tests {
             list.extend(etag.map(|etag| ("etag", etag)));
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(plan(status, &headers(&list), have, tag), expected, "{status} {list:?} {have}");
+        }
+    }
+
+    #[test]
+    fn a_piece_must_be_what_was_asked_for_of_a_version_that_can_be_asked_for_again() {
+        for (range, etag, have, tag, expected) in [
+            ("bytes 0-3/10", Some("\"v1\""), 0, None, Some((0..4, 10))),
+            ("bytes 0-9/10", Some("\"v1\""), 0, None, Some((0..10, 10))),
+            ("bytes 4-7/10", Some("\"v1\""), 4, Some("\"v1\""), Some((4..8, 10))),
+            ("bytes 4-7/10", None, 4, Some("\"v1\""), Some((4..8, 10))),
+            ("bytes 4-7/10", Some("\"v2\""), 4, Some("\"v1\""), None),
+            ("bytes 0-3/10", None, 0, None, None),
+            ("bytes 0-3/10", Some("W/\"v1\""), 0, None, None),
+            ("bytes 0-3/*", Some("\"v1\""), 0, None, None),
+            ("bytes 1-3/10", Some("\"v1\""), 0, None, None),
+            ("bytes 0-10/10", Some("\"v1\""), 0, None, None),
+            ("bytes 3-0/10", Some("\"v1\""), 3, Some("\"v1\""), None),
+            ("bytes 0-18446744073709551615/10", Some("\"v1\""), 0, None, None),
+            ("bytes */10", Some("\"v1\""), 0, None, None),
+            ("lines 0-3/10", Some("\"v1\""), 0, None, None),
+        ] {
+            let mut list = vec![("content-range", range)];
+            list.extend(etag.map(|etag| ("etag", etag)));
+            assert_eq!(piece(&headers(&list), have, tag), expected, "{range} {etag:?}");
         }
     }
 

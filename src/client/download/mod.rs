@@ -3,6 +3,9 @@
 mod headers;
 mod local;
 mod part;
+mod ranges;
+#[cfg(test)]
+mod ranges_tests;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +13,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::StatusCode;
 use http::header::{IF_RANGE, RANGE};
 use reqwest::{Response, Url};
 use tokio::sync::mpsc;
@@ -18,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::headers::Plan;
 use self::local::Local;
 use self::part::Version;
+use self::ranges::{Missing, Wanted};
 use super::progress::{Event, Observer, Phase};
 use super::retry::{Backoff, Retryable, Verdict};
 use super::{Client, Error, Retries};
@@ -38,6 +43,8 @@ pub struct Download {
     pub decrypt: bool,
     /// What is done about failures.
     pub retries: Retries,
+    /// How many connections fetch a file of more than 4 MiB; 1: one request for the whole.
+    pub connections: usize,
 }
 
 /// Where a download goes.
@@ -51,9 +58,13 @@ pub enum Destination {
 }
 
 impl Download {
+    /// Connections where nobody says how many.
+    pub const CONNECTIONS: usize = 4;
+
     /// A download of `name` to `path`, with nothing special about it.
     pub fn to_file(name: FileName, path: impl Into<PathBuf>) -> Self {
-        Self { name, to: Destination::File(path.into()), decrypt: true, retries: Retries::default() }
+        let (to, retries) = (Destination::File(path.into()), Retries::default());
+        Self { name, to, decrypt: true, retries, connections: Self::CONNECTIONS }
     }
 }
 
@@ -140,7 +151,8 @@ impl Client {
     /// Fetches a file, goes on where an earlier attempt or run has stopped, and compares it with its SHA-256 before it gets its
     /// name; tries again what can get better.
     ///
-    /// Dropping the future stops it; what has arrived stays in the `.part` file.
+    /// A large file comes in ranges over several connections at once; they are written in their order, so that what is there
+    /// is always the beginning of the file. Dropping the future stops it; what has arrived stays in the `.part` file.
     ///
     /// # Errors
     /// [`DownloadError`], of the last attempt.
@@ -153,14 +165,16 @@ impl Client {
         if !download.decrypt {
             url.query_pairs_mut().append_pair("decrypt", "false");
         }
-        let local = open(download.to, &url, observer).await?;
+        let how = How { url, retries: download.retries, connections: download.connections };
+        let local = open(download.to, &how.url, observer).await?;
         let mut resumed_from = Some(on(&local, |local| Ok(local.have())).await?);
         let mut backoff = Backoff::new(download.retries);
         loop {
             let before = on(&local, |local| Ok(local.have())).await?;
-            let outcome = match self.fetch(&url, &local, observer, &mut resumed_from).await {
+            let outcome = match self.fetch(&how, &local, observer, &mut resumed_from).await {
                 Ok(()) => on(&local, |local| Ok((local.finish()?, local.have()))).await,
-                Err(error) => Err(error),
+                Err(Broke::ForGood(error)) => return Err(error),
+                Err(Broke::Once(error)) => Err(error),
             };
             match outcome {
                 Ok(((path, digest, verified), size)) => {
@@ -183,11 +197,12 @@ impl Client {
     /// One attempt: afterwards all bytes are there, whether they are the right ones or not.
     async fn fetch(
         &self,
-        url: &Url,
+        how: &How,
         local: &Shared,
         observer: &Observer,
         resumed_from: &mut Option<u64>,
-    ) -> Result<(), DownloadError> {
+    ) -> Result<(), Broke> {
+        let mut in_ranges = how.connections > 1;
         loop {
             let (have, version) = on(local, |local| {
                 // Bytes of an unknown version cannot be added to.
@@ -198,36 +213,73 @@ impl Client {
             })
             .await?;
             let etag = version.as_ref().and_then(|version| version.etag.as_deref());
-            let mut request = self.http.get(url.clone());
+            let mut request = self.http.get(how.url.clone());
             if let (1.., Some(etag)) = (have, etag) {
-                request = request.header(RANGE, format!("bytes={have}-")).header(IF_RANGE, etag);
+                request = request.header(IF_RANGE, etag);
             }
-            let response = self.send(request, self.timeouts.answer).await?;
+            if in_ranges {
+                request = request.header(RANGE, format!("bytes={have}-{}", have + ranges::RANGE - 1));
+            } else if have > 0 {
+                request = request.header(RANGE, format!("bytes={have}-"));
+            }
+            let response = self.send(request, self.timeouts.answer).await.map_err(DownloadError::from)?;
+            if in_ranges && (response.status() == StatusCode::PARTIAL_CONTENT || is_empty(&response, have)) {
+                let Some((range, total)) = headers::piece(response.headers(), have, etag) else {
+                    // It cannot be put together of ranges, or it is empty: it is asked for as a whole.
+                    in_ranges = false;
+                    continue;
+                };
+                if have == 0 {
+                    let version = how.version(&response);
+                    on(local, |local| local.start(Some(version))).await?;
+                }
+                if range.end == total {
+                    return Ok(self.receive(response, local, have, observer).await?);
+                }
+                let tag = headers::strong_tag(response.headers()).or(version.and_then(|known| known.etag));
+                let wanted = self.wanted(how, tag.unwrap_or_default(), total, observer);
+                match wanted.receive(response, range, local).await {
+                    Ok(()) => return Ok(()),
+                    // Asked again, the server gives the other file. By one request: whatever made the ranges not fit must not
+                    // do so for ever.
+                    Err(Missing::Replaced) => {
+                        in_ranges = false;
+                        continue;
+                    }
+                    Err(Missing::Failed(error)) => return Err(Broke::ForGood(error)),
+                }
+            }
             let Some(plan) = headers::plan(response.status(), response.headers(), have, etag) else {
-                return Err(self.no_file(response).await.into());
+                return Err(DownloadError::from(self.no_file(response).await).into());
             };
             match plan {
                 Plan::Complete => return Ok(()),
-                Plan::Rest => return self.receive(response, local, have, observer).await,
+                Plan::Rest => return Ok(self.receive(response, local, have, observer).await?),
                 Plan::Whole | Plan::Anew => {
                     if have > 0 {
                         *resumed_from = None;
                         observer(Event::StartedOver);
                     }
-                    let version = (plan == Plan::Whole).then(|| Version {
-                        format: Version::FORMAT,
-                        url: shown(url),
-                        etag: headers::strong_tag(response.headers()),
-                        total: headers::total(response.status(), response.headers()),
-                        sha256: headers::sha256(response.headers()),
-                    });
+                    let version = (plan == Plan::Whole).then(|| how.version(&response));
                     on(local, |local| local.start(version)).await?;
                     if plan == Plan::Whole {
-                        return self.receive(response, local, 0, observer).await;
+                        return Ok(self.receive(response, local, 0, observer).await?);
                     }
                 }
             }
         }
+    }
+
+    fn wanted(&self, how: &How, tag: String, total: u64, observer: &Observer) -> Arc<Wanted> {
+        Arc::new(Wanted {
+            client: self.clone(),
+            url: how.url.clone(),
+            tag,
+            total,
+            retries: how.retries,
+            connections: how.connections,
+            observer: Arc::clone(observer),
+        })
     }
 
     /// Writes a body to where `have` bytes are already.
@@ -276,6 +328,46 @@ impl Client {
         }
         self.refused(response).await
     }
+}
+
+/// How a file is asked for.
+struct How {
+    url: Url,
+    retries: Retries,
+    connections: usize,
+}
+
+impl How {
+    /// The version that an answer brings.
+    fn version(&self, response: &Response) -> Version {
+        let headers = response.headers();
+        Version {
+            format: Version::FORMAT,
+            url: shown(&self.url),
+            etag: headers::strong_tag(headers),
+            total: headers::total(response.status(), headers),
+            sha256: headers::sha256(headers),
+        }
+    }
+}
+
+/// Why an attempt has ended.
+enum Broke {
+    /// Another one may go better.
+    Once(DownloadError),
+    /// Each of its connections has been tried again for itself.
+    ForGood(DownloadError),
+}
+
+impl From<DownloadError> for Broke {
+    fn from(error: DownloadError) -> Self {
+        Self::Once(error)
+    }
+}
+
+/// Whether an answer says that no byte of a file is there: an empty one has no ranges.
+fn is_empty(response: &Response, have: u64) -> bool {
+    response.status() == StatusCode::RANGE_NOT_SATISFIABLE && have == 0
 }
 
 async fn open(to: Destination, url: &Url, observer: &Observer) -> Result<Shared, DownloadError> {

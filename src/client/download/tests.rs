@@ -48,7 +48,12 @@ impl Place {
     }
 
     fn download(&self, retries: u32) -> Download {
-        Download { retries: at_once(retries), ..Download::to_file("a".parse().unwrap(), self.at("a")) }
+        let connections = 1;
+        Download {
+            retries: at_once(retries),
+            connections,
+            ..Download::to_file("a".parse().unwrap(), self.at("a"))
+        }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -268,7 +273,7 @@ async fn the_name_and_the_options_are_in_the_request() {
     let stub = Stub::answering(|_, seen| serve(CONTENT, seen)).await;
     let place = Place::new();
     let name: FileName = "100% ü#?.txt".parse().unwrap();
-    let download = Download { decrypt: false, ..Download::to_file(name, place.at("x")) };
+    let download = Download { decrypt: false, connections: 1, ..Download::to_file(name, place.at("x")) };
     stub.client().download(download, &unobserved()).await.unwrap();
     assert_eq!(stub.seen()[0].uri, "/download/100%25%20%C3%BC%23.txt?decrypt=false");
     assert_eq!(stub.seen()[0].header("accept-encoding"), Some("identity"));
@@ -291,7 +296,7 @@ impl Write for Taken {
 
 fn to_stream(taken: &Taken, retries: u32) -> Download {
     let to = Destination::Stream(Box::new(taken.clone()));
-    Download { name: "a".parse().unwrap(), to, decrypt: true, retries: at_once(retries) }
+    Download { name: "a".parse().unwrap(), to, decrypt: true, retries: at_once(retries), connections: 1 }
 }
 
 #[tokio::test]

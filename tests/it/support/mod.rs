@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod disk;
+pub mod flaky;
 mod form;
 pub mod live;
 pub mod process;
