@@ -98,6 +98,21 @@ async fn a_connection_that_breaks_costs_a_chunk_and_not_the_file() {
     assert!(app.download("a.bin").await == bytes);
 }
 
+#[tokio::test]
+#[ignore = "needs /upload_chunk"]
+async fn several_chunks_are_on_their_way_at_once_and_no_more_than_allowed() {
+    let app = TestApp::start().await;
+    let bytes = content(12 << 20, 9);
+    let home = Home::with(&[("a.bin", &bytes)]);
+    for (allowed, most) in [("1", 1), ("3", 3)] {
+        let proxy = Proxy::before(app.address, UNLIMITED).await;
+        let arguments = ["upload", "a.bin", "--chunk-size", "256KiB", "--connections", allowed];
+        home.sft(proxy.address, &arguments).await.succeeded();
+        assert_eq!(proxy.connections.load(Ordering::Relaxed), most);
+    }
+    assert!(app.download("a.bin").await == bytes);
+}
+
 /// The server goes away in the middle, and comes back with what it had.
 #[tokio::test]
 #[ignore = "needs /upload_chunk"]
