@@ -13,6 +13,7 @@ mod concurrency;
 mod connections;
 mod content_range;
 mod crash;
+mod crash_resumable;
 mod downloads;
 mod encryption;
 mod errors;

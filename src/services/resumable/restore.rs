@@ -1,5 +1,6 @@
 //! The start: what was unfinished when the server ended goes on.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -70,7 +71,7 @@ impl Resumable {
         let mut restored = Restored::default();
         let layout = self.0.uploads.layout.clone();
         let logs = blocking(move || upload_log::list(&layout)).await?;
-        let mut finished = Vec::new();
+        let (mut finished, mut later) = (Vec::new(), HashSet::new());
         for (id, path) in logs {
             let durability = self.0.uploads.durability;
             let read = blocking(move || Ok(read(&path, durability))).await?;
@@ -86,6 +87,7 @@ impl Resumable {
                 }
                 Err(Lost::Later(error)) => {
                     tracing::error!(%id, error, "an unfinished upload can't go on now: it is left as it is");
+                    later.insert(id);
                 }
                 Err(Lost::Damaged(error)) => {
                     restored.damaged += 1;
@@ -94,12 +96,24 @@ impl Resumable {
                 }
             }
         }
+        self.remove_chunks_but_those_of(later).await?;
         finished.sort_unstable_by_key(|(at, _)| *at);
         for (_, finished) in finished {
             let forgotten = self.0.registry.end(finished.manifest.id, Some(finished));
             self.remove_logs(forgotten).await;
         }
         Ok(restored)
+    }
+
+    /// Removes the files of chunks that no log speaks of, or no more.
+    async fn remove_chunks_but_those_of(&self, later: HashSet<TransferId>) -> io::Result<()> {
+        let asides = self.0.registry.unfinished().into_iter().filter_map(|upload| {
+            let aside = upload.chunked()?.aside()?;
+            Some((upload.id(), aside.part))
+        });
+        let (asides, layout) = (asides.collect::<HashSet<_>>(), self.0.uploads.layout.clone());
+        let is_wanted = move |id, part| later.contains(&id) || asides.contains(&(id, part));
+        blocking(move || uploads::remove_chunks(&layout, is_wanted)).await
     }
 
     /// Publishes what was complete when the server ended, but had no name yet. Those who wait for one of them wait for this.
