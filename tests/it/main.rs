@@ -35,4 +35,5 @@ mod status;
 mod stopping;
 mod too_large;
 mod tus;
+mod unfinished;
 mod uploads;

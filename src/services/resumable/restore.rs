@@ -120,7 +120,7 @@ impl Resumable {
     pub async fn go_on(&self) {
         for upload in self.0.registry.unfinished() {
             let (this, id) = (self.clone(), upload.id());
-            let published = super::to_the_end(async move { this.publish_whole(upload).await });
+            let published = self.to_the_end(async move { this.publish_whole(upload).await });
             if let Err(error) = published.await {
                 tracing::error!(%error, %id, "an upload that is complete could not be published");
             }
