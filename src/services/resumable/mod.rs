@@ -4,6 +4,7 @@
 //! flushed, then the log, then the client is told. At its end an upload is verified and published as every other.
 
 mod append;
+mod aside;
 mod assemble;
 mod chunked;
 mod creation;

@@ -83,7 +83,7 @@ impl Resumable {
                 }
                 Err(Lost::Needless) => {
                     restored.removed += 1;
-                    self.remove_logs(vec![id]).await;
+                    self.give_up(id, "the server ended before the upload had begun".into()).await;
                 }
                 Err(Lost::Later(error)) => {
                     tracing::error!(%id, error, "an unfinished upload can't go on now: it is left as it is");
@@ -92,7 +92,7 @@ impl Resumable {
                 Err(Lost::Damaged(error)) => {
                     restored.damaged += 1;
                     tracing::error!(%id, error, "an unfinished upload is damaged");
-                    self.give_up_damaged(id, error).await;
+                    self.give_up(id, error).await;
                 }
             }
         }
@@ -148,14 +148,15 @@ impl Resumable {
         Ok(())
     }
 
-    async fn give_up_damaged(&self, id: TransferId, error: String) {
+    /// It has failed, if it has not ended otherwise, and what came of it goes.
+    async fn give_up(&self, id: TransferId, error: String) {
         let failed = Change::Failed { id, at: Timestamp::now(), error: error.into(), transferred_bytes: 0 };
         if self.0.uploads.status.transfer(id).is_some_and(|transfer| !transfer.status.is_terminal()) {
             self.0.uploads.status.note(failed);
         }
         let layout = self.0.uploads.layout.clone();
         if let Err(error) = blocking(move || uploads::remove(&layout, id)).await {
-            tracing::warn!(%error, %id, "a damaged upload could not be removed");
+            tracing::warn!(%error, %id, "what is left of an upload could not be removed");
         }
     }
 
