@@ -46,8 +46,10 @@ pub(super) struct Pipeline {
 #[derive(Clone)]
 pub(super) struct Marker {
     pub(super) every: u64,
-    pub(super) mark: Arc<dyn Fn(&mut Writer, &Hashes) -> io::Result<()> + Send + Sync>,
+    pub(super) mark: Arc<Mark>,
 }
+
+type Mark = dyn Fn(&mut Writer, &Hashes) -> io::Result<()> + Send + Sync;
 
 /// What is computed of the bytes that pass.
 #[derive(Clone, Default)]

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Resumable;
 use super::append::ending;
@@ -19,6 +20,9 @@ use crate::store::status::Condition;
 use crate::store::upload_log::{Kind, Manifest, Record};
 use crate::store::uploads::Staged;
 use crate::store::{Layout, atomic};
+
+/// So long after an upload is complete its last chunk may be sent again by a client that has not heard the answer.
+const AGAIN: Duration = Duration::from_secs(600);
 
 /// To which upload a chunk belongs.
 pub(super) enum Belongs {
@@ -102,11 +106,12 @@ impl Resumable {
         }
         let sealed = self.0.uploads.sealing.decide(chunk.encryption);
         let came_before = |upload: &Finished| {
-            let is_same = match chunk.file_hash {
-                Some(hash) => upload.transfer.checksum == Some(hash),
-                // Nothing tells whether it is the same file, but the chunk that came last.
-                None => upload.last == Some((chunk.number, chunk.hash)),
-            };
+            // Only the chunk that came last is one that was sent again. Others begin anew: who sends a whole file again
+            // may have a reason, such as damage to the one that is there.
+            let since = Timestamp::now().to_system_time().duration_since(upload.at.to_system_time());
+            let is_same = since.is_ok_and(|since| since < AGAIN)
+                && upload.last == Some((chunk.number, chunk.hash))
+                && chunk.file_hash.is_none_or(|hash| upload.transfer.checksum == Some(hash));
             let Kind::Chunks { total } = upload.manifest.kind else { return false };
             is_same && total == chunk.total && upload.manifest.sealed == sealed && self.stands(upload)
         };
@@ -175,7 +180,7 @@ impl Resumable {
             }
         };
         let live = self.0.uploads.status.track(id, size, about);
-        let bytes = Bytes::Chunked(Chunked::new(chunk.total, log));
+        let bytes = Bytes::Chunked(Box::new(Chunked::new(chunk.total, log)));
         let upload = Arc::new(Unfinished::new(manifest, Some(live), bytes, seat));
         self.0.registry.insert(Arc::clone(&upload));
         Ok(upload)

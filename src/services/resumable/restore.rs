@@ -255,7 +255,7 @@ impl Resumable {
         let live = self.0.uploads.status.track(manifest.id, size, about);
         live.go_on_from(bytes);
         let seat = self.old_seat(&manifest, size.or(about).unwrap_or(bytes).saturating_sub(bytes))?;
-        let upload = Unfinished::new(manifest, Some(live), Bytes::Chunked(chunked), seat);
+        let upload = Unfinished::new(manifest, Some(live), Bytes::Chunked(Box::new(chunked)), seat);
         upload.touch(touched);
         Ok(Arc::new(upload))
     }
