@@ -207,7 +207,6 @@ fn of_body(headers: &HeaderMap, offset: u64, size: Option<u64>) -> Result<Append
 /// What an answer to POST and PATCH says of the upload.
 fn answer(progress: &Progress) -> HeaderMap {
     let mut headers = super::state(progress);
-    headers.remove(UPLOAD_LENGTH);
     expires(progress, &mut headers);
     headers
 }
