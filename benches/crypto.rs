@@ -1,5 +1,5 @@
 //! Sealing and opening in 64 KiB segments on one core: our container, the lanes alone, and the `eax` and `aes-gcm`
-//! crates over the same bytes. `cargo bench --bench crypto`.
+//! crates over the same bytes; two SHA-256 of the same bytes. `cargo bench --bench crypto`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -11,8 +11,11 @@ use aes_gcm::aead::{AeadInOut, KeyInit};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use eax::Eax;
+use sha2::{Digest as _, Sha256};
 use smart_file_transfer::crypto::eax_lanes::{EaxLanes, Lane};
-use smart_file_transfer::crypto::{Ends, FileKey, Geometry, Keyring, LANES, Opener, Sealer, seal_to_vec};
+use smart_file_transfer::crypto::{
+    Ends, FileKey, Geometry, Keyring, LANES, Opener, Sealer, Sha256Pair, seal_to_vec,
+};
 
 const SEGMENT: usize = 64 * 1024;
 /// Sixteen batches of sixteen segments, 16 MiB: more than the caches hold, as a file would be.
@@ -138,5 +141,29 @@ fn open(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, seal, open);
+/// A chunk of 1 MiB: by itself, and as the next bytes of its file.
+fn sha256(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sha256");
+    let chunk = vec![7_u8; 1024 * 1024];
+    group.throughput(Throughput::Bytes(chunk.len() as u64));
+    let file = Sha256::new_with_prefix([7; 4096]);
+    group.bench_function("once", |b| b.iter(|| Sha256::new_with_prefix(&chunk).finalize()));
+    group.bench_function("twice, one after the other", |b| {
+        b.iter(|| (Sha256::new_with_prefix(&chunk).finalize(), file.clone().chain_update(&chunk).finalize()));
+    });
+    // As the bytes of a request arrive, and all at once.
+    for piece in [1024, 16 * 1024, chunk.len()] {
+        group.bench_function(format!("pair, in pieces of {piece}"), |b| {
+            b.iter(|| {
+                let mut pair = Sha256Pair::new(Sha256::new(), file.clone());
+                chunk.chunks(piece).for_each(|piece| pair.update(piece));
+                let (first, second) = pair.split();
+                (first.finalize(), second.finalize())
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, seal, open, sha256);
 criterion_main!(benches);

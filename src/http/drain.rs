@@ -161,3 +161,43 @@ impl Drop for Lent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::{StreamExt as _, stream};
+
+    use super::*;
+
+    /// A body of three pieces, and how many of them were taken.
+    fn body() -> (Body, Arc<AtomicUsize>) {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let pieces = stream::iter(0..3).map(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, std::io::Error>("piece")
+        });
+        (Body::from_stream(pieces), taken)
+    }
+
+    #[tokio::test]
+    async fn what_is_left_is_drained_before_and_after_the_answer() {
+        for answered_first in [false, true] {
+            let (body, taken) = body();
+            let rest = Rest::default();
+            let lent = rest.lend(body, false);
+            let mut response = Response::new(Body::empty());
+            if answered_first {
+                rest.drain(&mut response);
+                drop(lent);
+            } else {
+                drop(lent);
+                rest.drain(&mut response);
+            }
+            while taken.load(Ordering::SeqCst) < 3 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}

@@ -72,8 +72,13 @@ pub enum Kind {
     Ordered,
     /// In order, to be joined with others.
     Partial,
-    /// Joined of these.
-    Joined(Vec<TransferId>),
+    /// All at once: joined of parts.
+    Joined {
+        /// Which.
+        parts: Vec<TransferId>,
+        /// tus: the list of their URLs, as it was sent.
+        list: Box<str>,
+    },
     /// In numbered chunks.
     Chunks {
         /// How many.

@@ -79,7 +79,6 @@ async fn small_files_are_sent_until_they_are_there() {
 
 /// A hundred uploads, some at once, in many small chunks.
 #[tokio::test]
-#[ignore = "needs /upload_chunk"]
 async fn a_hundred_uploads_in_chunks_all_arrive() {
     let app = TestApp::with(&[("durability", "process")]).await;
     let (flaky, client, mut random) = network(&app, 200_000).await;

@@ -43,85 +43,57 @@ const fn boolean(value: bool) -> HeaderValue {
 
 /// An error in the way of this protocol.
 pub(super) fn refusal(error: ResumableError, app: &App) -> ApiError {
-    let offset = match &error {
-        ResumableError::Offset { expected, provided, .. } => Some((*expected, *provided)),
-        _ => None,
-    };
-    let complete = matches!(&error, ResumableError::Complete(_));
-    let inconsistent = matches!(&error, ResumableError::Inconsistent);
-    let too_large = matches!(
-        &error,
-        ResumableError::TooLarge { .. } | ResumableError::Upload(UploadError::TooLarge { .. })
-    );
-    let refusal = ApiError::from(error);
-    if let Some((expected, provided)) = offset {
-        return refusal
-            .problem(
-                PROBLEM,
-                "mismatching-upload-offset",
-                "offset from request does not match offset of resource",
-            )
-            .with("expected-offset", expected)
-            .with("provided-offset", provided)
-            .header(UPLOAD_COMPLETE, "?0");
+    match error {
+        ResumableError::Offset { expected, provided, .. } => {
+            let title = "offset from request does not match offset of resource";
+            ApiError::offset_mismatch(expected, provided)
+                .problem(PROBLEM, "mismatching-upload-offset", title)
+                .with("expected-offset", expected)
+                .with("provided-offset", provided)
+                .header(UPLOAD_COMPLETE, "?0")
+        }
+        error @ ResumableError::Complete(_) => {
+            let refusal = ApiError::from(error);
+            let refusal = refusal.problem(PROBLEM, "completed-upload", "upload is already completed");
+            ApiError { status: StatusCode::BAD_REQUEST, ..refusal }
+        }
+        error @ ResumableError::Inconsistent => inconsistent_length(error.into()),
+        error @ (ResumableError::TooLarge { .. } | ResumableError::Upload(UploadError::TooLarge { .. })) => {
+            // "MUST include the Upload-Limit header in this response."
+            let limit = fields::upload_limit(app.resumable().max_size(), None);
+            ApiError::from(error).header(UPLOAD_LIMIT, &limit)
+        }
+        error => error.into(),
     }
-    if complete {
-        let mut refusal = refusal.problem(PROBLEM, "completed-upload", "upload is already completed");
-        refusal.status = StatusCode::BAD_REQUEST;
-        return refusal;
-    }
-    if inconsistent {
-        return inconsistent_length(refusal);
-    }
-    if too_large {
-        // "MUST include the Upload-Limit header in this response."
-        let limit = fields::upload_limit(app.resumable().max_size(), None);
-        return refusal.header(UPLOAD_LIMIT, &limit);
-    }
-    refusal
 }
 
 fn inconsistent_length(error: ApiError) -> ApiError {
     error.problem(PROBLEM, "inconsistent-upload-length", "inconsistent length values for upload")
 }
 
-/// An upload as a request describes it.
-#[derive(Debug, PartialEq, Eq)]
+/// Whether a request brings the end of an upload, and of how many bytes it says that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Described {
-    /// Whether the request brings the end.
     complete: bool,
-    /// Bytes in all, as far as the request says.
     length: Option<u64>,
 }
 
-/// Why a description is none.
-#[derive(Debug, PartialEq, Eq)]
-enum Contradiction {
-    /// Without `Upload-Complete` nobody can know when it ends.
-    NotSaid,
-    /// `Upload-Length` and the end of the content are not the same.
-    Length,
-}
-
 impl Described {
-    /// "Length": `Upload-Length`, or where the content of the last request ends. Both must agree.
-    fn of(headers: &HeaderMap, offset: u64) -> Result<Self, Contradiction> {
-        let complete = fields::sf_boolean(headers, &UPLOAD_COMPLETE).ok_or(Contradiction::NotSaid)?;
-        let said = fields::sf_integer(headers, &UPLOAD_LENGTH);
-        let end = fields::content_length(headers).map(|length| offset.saturating_add(length));
-        match (said, end) {
-            (Some(said), Some(end)) if (complete && end != said) || end > said => Err(Contradiction::Length),
-            (None, end) if complete => Ok(Self { complete, length: end }),
-            (length, _) => Ok(Self { complete, length }),
-        }
+    fn of(headers: &HeaderMap) -> Result<Self, InvalidField> {
+        let complete = fields::sf_boolean(headers, &UPLOAD_COMPLETE).ok_or(InvalidField::Complete)?;
+        Ok(Self { complete, length: fields::sf_integer(headers, &UPLOAD_LENGTH) })
     }
-}
 
-impl From<Contradiction> for ApiError {
-    fn from(contradiction: Contradiction) -> Self {
-        match contradiction {
-            Contradiction::NotSaid => InvalidField::Complete.into(),
-            Contradiction::Length => inconsistent_length(ResumableError::Inconsistent.into()),
+    /// "Length": the length of an upload that begins, by `Upload-Length` and by where the content of the only request ends. `Err`:
+    /// they do not agree. Where an upload goes on, the service looks at that: another offset is told first.
+    fn whole(self, content: Option<u64>) -> Result<Option<u64>, ResumableError> {
+        let end = content.filter(|_| self.complete);
+        match (self.length, end) {
+            (Some(length), Some(end)) if length != end => Err(ResumableError::Inconsistent),
+            (Some(length), _) if content.is_some_and(|content| content > length) => {
+                Err(ResumableError::Inconsistent)
+            }
+            (length, end) => Ok(length.or(end)),
         }
     }
 }
@@ -129,14 +101,16 @@ impl From<Contradiction> for ApiError {
 /// "Upload Creation". `filename`: that of the path.
 pub(super) async fn create(mut asked: Asked, filename: Option<FileName>) -> Result<Response, ApiError> {
     upload::refuse_codings(&asked.headers)?;
-    let described = Described::of(&asked.headers, 0)?;
+    let described = Described::of(&asked.headers)?;
+    let length = described.whole(fields::content_length(&asked.headers));
+    let length = length.map_err(|error| refusal(error, &asked.app))?;
     let mut options = asked.options()?;
     options.filename = match filename.or(options.filename) {
         Some(filename) => Some(filename),
         None => filename_of(&asked.headers)?,
     };
     // It ends when the client says so, even where its length is reached: only the last request may complete it.
-    let size = described.length.filter(|length| described.complete || *length > 0);
+    let size = length.filter(|length| described.complete || *length > 0);
     let creation = asked.creation(&options, size)?;
     let is_new = !asked.app.uploads().is_taken(&creation.filename);
     let append = of_body(&asked.headers, 0, &described)?;
@@ -170,11 +144,11 @@ pub(super) async fn append(mut asked: Asked, id: TransferId) -> Result<Response,
         return Err(ApiError::unsupported_media_type(MEDIA_TYPE).header(ACCEPT_PATCH, MEDIA_TYPE));
     }
     let offset = fields::sf_integer(&asked.headers, &UPLOAD_OFFSET).ok_or(InvalidField::Offset)?;
-    let described = Described::of(&asked.headers, offset)?;
+    let described = Described::of(&asked.headers)?;
     let append = of_body(&asked.headers, offset, &described)?;
     let is_empty = asked.has_empty_body();
-    let is_new = asked.app.status().transfer(id);
-    let is_new = is_new.is_some_and(|transfer| !asked.app.uploads().is_taken(&transfer.filename));
+    let known = asked.app.status().transfer(id);
+    let is_new = known.is_some_and(|transfer| !asked.app.uploads().is_taken(&transfer.filename));
     match asked.append(id, append).await {
         Ok(progress) => Ok(answer(&asked.app, &progress, StatusCode::NO_CONTENT, is_new)),
         Err(ResumableError::Complete(progress)) => {
@@ -240,6 +214,30 @@ fn answer(app: &App, progress: &Progress, status: StatusCode, is_new: bool) -> R
                 put(&mut headers, LOCATION, &super::location(progress.id));
             }
             (status, headers).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_agree_or_are_refused() {
+        for (complete, said, content, expected) in [
+            (true, None, Some(5), Ok(Some(5))),
+            (true, Some(5), Some(5), Ok(Some(5))),
+            (true, Some(5), None, Ok(Some(5))),
+            (true, None, None, Ok(None)),
+            (true, Some(6), Some(5), Err(())),
+            (true, Some(4), Some(5), Err(())),
+            (false, None, Some(5), Ok(None)),
+            (false, Some(9), Some(5), Ok(Some(9))),
+            (false, Some(5), Some(5), Ok(Some(5))),
+            (false, Some(4), Some(5), Err(())),
+        ] {
+            let described = Described { complete, length: said };
+            assert_eq!(described.whole(content).map_err(drop), expected, "{described:?} {content:?}");
         }
     }
 }

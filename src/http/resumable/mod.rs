@@ -227,8 +227,13 @@ impl Asked {
     }
 
     /// Joins an upload of parts.
-    async fn join(&mut self, creation: Creation, parts: Vec<TransferId>) -> Result<Progress, ResumableError> {
-        let joined = self.app.resumable().join(creation, parts).await?;
+    async fn join(
+        &mut self,
+        creation: Creation,
+        parts: Vec<TransferId>,
+        list: Box<str>,
+    ) -> Result<Progress, ResumableError> {
+        let joined = self.app.resumable().join(creation, parts, list).await?;
         self.log_end(&joined, 0);
         Ok(joined)
     }

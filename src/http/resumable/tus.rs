@@ -54,10 +54,8 @@ pub(super) fn describe(progress: &Progress, headers: &mut HeaderMap) {
     match &progress.concat {
         None => {}
         Some(Concat::Partial) => put(headers, UPLOAD_CONCAT, "partial"),
-        Some(Concat::Final(parts)) => {
-            let parts: Vec<_> = parts.iter().map(|part| super::location(*part)).collect();
-            put(headers, UPLOAD_CONCAT, &format!("final;{}", parts.join(" ")));
-        }
+        // As it was sent: "Concatenation".
+        Some(Concat::Final(list)) => put(headers, UPLOAD_CONCAT, &format!("final;{list}")),
     }
     expires(progress, headers);
 }
@@ -83,7 +81,7 @@ enum Wanted {
     /// An upload of so many bytes; `None`: the client will say.
     Upload { size: Option<u64>, partial: bool },
     /// One that is joined of these.
-    Join(Vec<TransferId>),
+    Join(Vec<TransferId>, Box<str>),
 }
 
 impl Wanted {
@@ -101,7 +99,7 @@ impl Wanted {
             return match (length, deferred, parts) {
                 // "The Client MUST NOT include the Upload-Length header in the final upload creation."
                 (Some(_), _, _) | (_, true, _) => Err(InvalidField::Length),
-                (None, false, Some(parts)) if !parts.is_empty() => Ok(Self::Join(parts)),
+                (None, false, Some(parts)) if !parts.is_empty() => Ok(Self::Join(parts, list.into())),
                 (None, false, _) => Err(InvalidField::Concat),
             };
         }
@@ -147,7 +145,7 @@ pub(super) async fn create(mut asked: Asked) -> Result<Response, ApiError> {
     let append = of_body(&asked.headers, 0, size)?;
     let mut progress = match wanted {
         Wanted::Upload { .. } => asked.create(creation).await,
-        Wanted::Join(parts) => asked.join(creation, parts).await,
+        Wanted::Join(parts, list) => asked.join(creation, parts, list).await,
     }
     .map_err(refusal)?;
     let location = super::location(progress.id);
@@ -207,7 +205,6 @@ fn of_body(headers: &HeaderMap, offset: u64, size: Option<u64>) -> Result<Append
 /// What an answer to POST and PATCH says of the upload.
 fn answer(progress: &Progress) -> HeaderMap {
     let mut headers = super::state(progress);
-    headers.remove(UPLOAD_LENGTH);
     expires(progress, &mut headers);
     headers
 }
@@ -231,8 +228,8 @@ mod tests {
             (vec![("upload-defer-length", "1")], upload(None, false)),
             (vec![("upload-length", "5"), ("upload-concat", "partial")], upload(Some(5), true)),
             (vec![("upload-defer-length", "1"), ("upload-concat", "partial")], upload(None, true)),
-            (vec![("upload-concat", parts.as_str())], Ok(Wanted::Join(vec![a, b]))),
-            (vec![("upload-concat", relative.as_str())], Ok(Wanted::Join(vec![a]))),
+            (vec![("upload-concat", parts.as_str())], Ok(Wanted::Join(vec![a, b], parts[6..].into()))),
+            (vec![("upload-concat", relative.as_str())], Ok(Wanted::Join(vec![a], relative[6..].into()))),
             (vec![], Err(Length)),
             (vec![("upload-length", "5"), ("upload-defer-length", "1")], Err(Length)),
             (vec![("upload-length", "-5")], Err(Length)),

@@ -2,23 +2,23 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Resumable;
-use super::append::ending;
-use super::chunked::{Came, Chunked, Place, Received};
+use super::chunked::{Came, Chunked, Place};
 use super::creation::manifest;
 use super::model::{Chunk, ChunkTaken, Creation, ResumableError, ResumeInfo};
 use super::registry::{Bytes, Finished, Known, Unfinished};
-use crate::crypto::{FileKey, Geometry, HEADER_LEN};
-use crate::domain::{Change, Client, Digest, FileName, Hex16, Seal, StoredFile, Timestamp, TransferId};
+use crate::crypto::{FileKey, Geometry};
+use crate::domain::{Change, Client, FileName, Timestamp, TransferId};
 use crate::services::pipeline::blocking;
 use crate::services::uploads::UploadError;
-use crate::services::writer::Written;
-use crate::store::Layout;
-use crate::store::files::OpenFile;
 use crate::store::status::Condition;
-use crate::store::upload_log::{Kind, Manifest, Record};
+use crate::store::upload_log::{Kind, Record};
 use crate::store::uploads::Staged;
+
+/// So long after an upload is complete its last chunk may be sent again by a client that has not heard the answer.
+const AGAIN: Duration = Duration::from_secs(600);
 
 /// To which upload a chunk belongs.
 pub(super) enum Belongs {
@@ -102,11 +102,12 @@ impl Resumable {
         }
         let sealed = self.0.uploads.sealing.decide(chunk.encryption);
         let came_before = |upload: &Finished| {
-            let is_same = match chunk.file_hash {
-                Some(hash) => upload.transfer.checksum == Some(hash),
-                // Nothing tells whether it is the same file, but the chunk that came last.
-                None => upload.last == Some((chunk.number, chunk.hash)),
-            };
+            // Only the chunk that came last is one that was sent again. Others begin anew: who sends a whole file again
+            // may have a reason, such as damage to the one that is there.
+            let since = Timestamp::now().to_system_time().duration_since(upload.at.to_system_time());
+            let is_same = since.is_ok_and(|since| since < AGAIN)
+                && upload.last == Some((chunk.number, chunk.hash))
+                && chunk.file_hash.is_none_or(|hash| upload.transfer.checksum == Some(hash));
             let Kind::Chunks { total } = upload.manifest.kind else { return false };
             is_same && total == chunk.total && upload.manifest.sealed == sealed && self.stands(upload)
         };
@@ -175,7 +176,7 @@ impl Resumable {
             }
         };
         let live = self.0.uploads.status.track(id, size, about);
-        let bytes = Bytes::Chunked(Chunked::new(chunk.total, log));
+        let bytes = Bytes::Chunked(Box::new(Chunked::new(chunk.total, log)));
         let upload = Arc::new(Unfinished::new(manifest, Some(live), bytes, seat));
         self.0.registry.insert(Arc::clone(&upload));
         Ok(upload)
@@ -265,169 +266,13 @@ impl Resumable {
         }));
         Ok(ChunkTaken::Uploading { id: upload.id(), received: came.count })
     }
-
-    pub(super) async fn publish_chunked(
-        &self,
-        upload: &Arc<Unfinished>,
-        chunked: &Chunked,
-        came: (u32, Digest),
-    ) -> Result<ChunkTaken, ResumableError> {
-        let mut ended = chunked.end().await;
-        let id = upload.id();
-        if *ended {
-            return match self.0.registry.get(id) {
-                Some(Known::Finished(finished)) => Ok(completed(&finished)),
-                _ => Err(ResumableError::Gone),
-            };
-        }
-        let (layout, uploads, whole) = (self.0.uploads.layout.clone(), &self.0.uploads, Arc::clone(upload));
-        let durability = uploads.durability;
-        let written = blocking(move || match whole.chunked() {
-            Some(chunked) => finish(chunked, &layout, whole.id(), durability),
-            None => Err(io::ErrorKind::NotFound.into()),
-        });
-        let (written, digest) = match written.await {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(self.fail_chunked(upload, &mut ended, UploadError::storage(&error)).await);
-            }
-            Err(error) => return Err(UploadError::storage(&error).into()),
-        };
-        match uploads.publish(id, &written, digest, ending(&upload.manifest)).await {
-            Ok(transfer) => {
-                *ended = true;
-                written.staged.published();
-                if let Err(error) = chunked.write(Record::Published { last: Some(came) }).await {
-                    tracing::warn!(%error, %id, "that an upload is published is not in its log");
-                }
-                self.remember(upload, Arc::clone(&transfer), Some(came)).await;
-                Ok(ChunkTaken::Completed { received: chunked.total, transfer })
-            }
-            // That can be tried again, by any of its chunks.
-            Err(error @ (UploadError::Full | UploadError::Storage(_))) => Err(error.into()),
-            Err(error) => Err(self.fail_chunked(upload, &mut ended, error).await),
-        }
-    }
-
-    async fn fail_chunked(
-        &self,
-        upload: &Unfinished,
-        ended: &mut bool,
-        error: UploadError,
-    ) -> ResumableError {
-        let (id, at) = (upload.id(), Timestamp::now());
-        let failed = Change::Failed {
-            id,
-            at,
-            error: error.to_string().into(),
-            transferred_bytes: upload.transferred(),
-        };
-        *ended = true;
-        match self.end_now(upload, Some(failed)).await {
-            Ok(()) => error.into(),
-            Err(worse) => worse,
-        }
-    }
 }
 
 /// The answer to a chunk of an upload that is complete.
 pub(super) fn completed(finished: &Finished) -> ChunkTaken {
     let received = match finished.manifest.kind {
         Kind::Chunks { total } => total,
-        Kind::Ordered | Kind::Partial | Kind::Joined(_) => 0,
+        Kind::Ordered | Kind::Partial | Kind::Joined { .. } => 0,
     };
     ChunkTaken::Completed { received, transfer: Arc::clone(&finished.transfer) }
-}
-
-/// All chunks are in their places: what is left is the hash of the last ones, and to flush. Blocking.
-fn finish(
-    chunked: &Chunked,
-    layout: &Layout,
-    id: TransferId,
-    durability: crate::store::Durability,
-) -> io::Result<(Written, Digest)> {
-    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
-    let digest = chunked.advance(layout, id)?.ok_or_else(|| io::Error::other("chunks are missing"))?;
-    let (Some(place), Some(content)) = (chunked.place(), chunked.content_length()) else {
-        return Err(io::Error::other("chunks have no places"));
-    };
-    let on_disk = place.on_disk(content).map_err(|error| invalid(&error.to_string()))?;
-    let mut staged = Staged::resume(layout, id, on_disk)?;
-    staged.cut(on_disk)?;
-    let seal = match &place.key {
-        None => None,
-        Some(key) => {
-            let last = chunked.received(chunked.total - 1).map_or(0, |last| last.length);
-            if last == 0 && content > 0 {
-                end_before(&staged, key, content)?;
-            }
-            let mut tag = [0; 16];
-            let position = on_disk - tag.len() as u64;
-            staged.open()?.read_exact_at(&mut tag, position)?;
-            Some(Seal { nonce: Hex16(*key.header().file_nonce.as_bytes()), tag: Hex16(tag) })
-        }
-    };
-    let file = staged.finish(0, durability)?;
-    Ok((Written { staged, file: StoredFile { size: content, ..file }, seal }, digest))
-}
-
-/// The last chunk is empty: the file ends with the last segment of the one before.
-fn end_before(staged: &Staged, key: &FileKey, content: u64) -> io::Result<()> {
-    let other = |error: String| io::Error::other(error);
-    let container = crate::crypto::Layout::of_plaintext(key.header().geometry, content)
-        .map_err(|error| other(error.to_string()))?;
-    let last = container.segment(container.segments() - 1).map_err(|error| other(error.to_string()))?;
-    let mut segment = vec![0; last.sealed_len()];
-    staged.open()?.read_exact_at(&mut segment, last.position)?;
-    match key.reseal_as_last(last.number, &mut segment) {
-        Ok(_) => staged.write_at(&segment, last.position),
-        // It was done before, but the file could not be published then.
-        Err(crate::crypto::SealError::Tampered { .. }) => Ok(()),
-        Err(error) => Err(other(error.to_string())),
-    }
-}
-
-/// What the log says of the chunks.
-#[derive(Default)]
-pub(super) struct Logged {
-    pub(super) place: Option<u64>,
-    pub(super) received: std::collections::BTreeMap<u32, Received>,
-    pub(super) aside: Option<super::chunked::Aside>,
-}
-
-impl Logged {
-    pub(super) fn read(records: &[Record], manifest: &Manifest) -> Self {
-        let Kind::Chunks { total } = manifest.kind else { return Self::default() };
-        let mut logged = Self::default();
-        for record in records {
-            match *record {
-                Record::ChunkSize(size) => logged.place = Some(size),
-                Record::Chunk { number, length, sha256 } if number < total => {
-                    logged.received.insert(number, Received { length, sha256 });
-                    if number + 1 == total {
-                        logged.aside = None;
-                    }
-                }
-                Record::Aside { part, length, sha256 } => {
-                    let received = Received { length, sha256 };
-                    logged.aside = Some(super::chunked::Aside { part, received });
-                }
-                Record::Lost(number) => {
-                    if logged.received.remove(&number).is_none() && number + 1 == total {
-                        logged.aside = None;
-                    }
-                }
-                Record::Chunk { .. } | Record::Size(_) | Record::Offset { .. } | Record::Published { .. } => {
-                }
-            }
-        }
-        logged
-    }
-}
-
-/// The header of a container that has been begun.
-pub(super) fn header_of(file: &OpenFile) -> io::Result<[u8; HEADER_LEN]> {
-    let mut header = [0; HEADER_LEN];
-    file.read_exact_at(&mut header, 0)?;
-    Ok(header)
 }

@@ -23,8 +23,10 @@ pub(super) struct Chunked {
     state: Mutex<State>,
     /// Locked while it is written, on blocking threads.
     log: Arc<Mutex<UploadLog>>,
-    /// Locked by whoever hashes, on blocking threads.
-    pub(super) prefix: Arc<Mutex<Prefix>>,
+    /// Locked by whoever hashes, on blocking threads; elsewhere, tried.
+    pub(super) prefix: Mutex<Prefix>,
+    /// Up to which chunk the hash of the whole has come.
+    pub(super) hashed: tokio::sync::watch::Sender<u32>,
     /// One at a time finds the chunks their places, or looks whether they are whole.
     pub(super) placing: tokio::sync::Mutex<()>,
     /// One at a time ends it; whether it has ended.
@@ -141,7 +143,8 @@ impl Chunked {
             total,
             state: Mutex::new(State { looked_at: true, ..State::default() }),
             log: Arc::new(Mutex::new(log)),
-            prefix: Arc::default(),
+            prefix: Mutex::default(),
+            hashed: tokio::sync::watch::Sender::default(),
             placing: tokio::sync::Mutex::new(()),
             ending: tokio::sync::Mutex::new(false),
         }
@@ -315,6 +318,16 @@ impl Chunked {
         drop(turns);
         slot.turn = Some(turn?);
         Ok(slot)
+    }
+
+    /// Whether the chunks from `first` up to `number` are there or on their way.
+    pub(super) fn come_soon(&self, first: u32, number: u32) -> bool {
+        /// Nobody sends more at a time.
+        const MOST: u32 = 16;
+        let state = self.state();
+        number.saturating_sub(first) <= MOST
+            && (first..number)
+                .all(|number| state.received.contains_key(&number) || state.writing.contains_key(&number))
     }
 
     /// Whether somebody writes to it.

@@ -21,6 +21,9 @@ use crate::services::writer::{Opening, Target, Writer, Written};
 /// So much of a chunk waits in memory as long as its place is not known; more of it goes to a file of its own.
 const PATIENCE: usize = 1 << 20;
 
+/// Chunks that are larger are read back to be hashed, rather than hashed twice.
+const LARGE: u64 = 256 << 10;
+
 /// A chunk that is being received. Dropped before its end, it was never there.
 pub struct Incoming {
     resumable: Resumable,
@@ -100,7 +103,12 @@ impl Resumable {
             return Ok(Sink::Compared(Sha256::new()));
         }
         let opening = Opening::Chunk { key: place.key.clone(), number, size: place.size };
-        let pipeline = Pipeline::new(self.target(upload.id(), 0), opening, Hashes::default());
+        let hashes = match chunked.before(number) {
+            Some(whole) => Hashes::following(whole),
+            None if place.size > LARGE => Hashes::later(),
+            None => Hashes::default(),
+        };
+        let pipeline = Pipeline::new(self.target(upload.id(), 0), opening, hashes);
         Ok(Sink::Placed { slot, upload, place, number, pipeline })
     }
 
@@ -221,7 +229,7 @@ impl Incoming {
                 same(Digest::new(hash.finalize().into()))?;
                 return this.came_before(&chunk, length).await;
             }
-            Some(Sink::Placed { slot, upload, number, pipeline, .. }) => {
+            Some(Sink::Placed { slot, upload, place, number, pipeline }) => {
                 let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
                 let checked = match number == chunk.number {
                     true => this.check_against(&upload, chunked, &chunk, Some(length)),
@@ -233,14 +241,22 @@ impl Incoming {
                 }
                 let ends = ends(number, chunked);
                 let written = pipeline.end(move |writer, hashes| {
-                    let actual = hashes.digest();
-                    if actual == expected {
+                    let (actual, whole) = hashes.of_chunk();
+                    if actual.is_none_or(|actual| actual == expected) {
                         writer.finish_chunk(ends)?;
                     }
-                    Ok(actual)
+                    Ok((actual, whole))
                 });
-                same(written.await.map_err(storage)?)?;
-                return this.take(&upload, chunked, &chunk, length, slot).await;
+                let (actual, whole) = match written.await.map_err(storage)? {
+                    (Some(actual), whole) => (actual, whole),
+                    (None, _) => {
+                        let layout = this.0.uploads.layout.clone();
+                        let hashed = Chunked::hash_in_turn(&upload, layout, place, number, length);
+                        hashed.await.map_err(storage)?
+                    }
+                };
+                same(actual)?;
+                return this.take(&upload, chunked, &chunk, length, slot, whole).await;
             }
             Some(Sink::Held { pieces, .. }) => {
                 let hashed = blocking(move || {
@@ -345,7 +361,7 @@ impl Resumable {
             writer.finish_chunk(ends)
         });
         written.await.map_err(|error| UploadError::storage(&error))?;
-        self.take(upload, chunked, chunk, length, slot).await
+        self.take(upload, chunked, chunk, length, slot, None).await
     }
 
     /// A chunk is in its place, and flushed: that is written down.
@@ -356,9 +372,13 @@ impl Resumable {
         chunk: &Chunk,
         length: u64,
         slot: Slot,
+        whole: Option<Sha256>,
     ) -> Result<ChunkTaken, ResumableError> {
         let received = Received { length, sha256: chunk.hash };
         let came = chunked.note(chunk.number, received, None).await?;
+        if let Some(whole) = whole {
+            chunked.follow(chunk.number, whole);
+        }
         drop(slot);
         self.go_on_with(upload, came).await
     }

@@ -30,9 +30,15 @@ impl Resumable {
         &self,
         creation: Creation,
         ids: Vec<TransferId>,
+        list: Box<str>,
     ) -> Result<Progress, ResumableError> {
         if ids.is_empty() || ids.len() > PARTS {
             return Err(ResumableError::Parts("there must be 1 to 1000 of them"));
+        }
+        let same =
+            |joined: &Finished| matches!(&joined.manifest.kind, Kind::Joined { parts, .. } if *parts == ids);
+        if let Some(joined) = self.0.registry.find_finished(&creation.client, &creation.filename, same) {
+            return Ok(Self::of_finished(&joined));
         }
         let mut uploads = Vec::with_capacity(ids.len());
         for id in &ids {
@@ -65,7 +71,7 @@ impl Resumable {
         let id = TransferId::new();
         let sealed = self.0.uploads.sealing.decide(creation.encryption);
         let key = self.0.uploads.key(sealed).await?;
-        let manifest = manifest(id, &creation, Kind::Joined(ids), sealed);
+        let manifest = manifest(id, &creation, Kind::Joined { parts: ids, list }, sealed);
         self.announce(&creation, id, sealed).await?;
         let live = self.0.uploads.status.track(id, creation.size, None);
         let (target, keyring) = (self.target(id, total), self.0.uploads.keys.get());

@@ -7,6 +7,7 @@ mod append;
 mod aside;
 mod assemble;
 mod chunked;
+mod completion;
 mod creation;
 mod incoming;
 mod janitor;
@@ -84,13 +85,19 @@ impl Resumable {
         self.to_the_end(async move { this.create_or_find(creation).await }).await
     }
 
-    /// Joins complete parts to an upload, and publishes it. The parts are used up then.
+    /// Joins complete parts to an upload, and publishes it. The parts are used up then: who asks again for the same ones
+    /// gets the same upload. `list`: tus's list of their URLs, as it was sent.
     ///
     /// # Errors
     /// [`ResumableError`]; the parts are as before then.
-    pub async fn join(&self, creation: Creation, parts: Vec<TransferId>) -> Result<Progress, ResumableError> {
+    pub async fn join(
+        &self,
+        creation: Creation,
+        parts: Vec<TransferId>,
+        list: Box<str>,
+    ) -> Result<Progress, ResumableError> {
         let this = self.clone();
-        self.to_the_end(async move { this.join_parts(creation, parts).await }).await
+        self.to_the_end(async move { this.join_parts(creation, parts, list).await }).await
     }
 
     /// How far an upload is. A connection that still holds it lets go, and what it brought is durable when this returns.
@@ -179,7 +186,7 @@ impl Resumable {
     fn of_finished(finished: &Finished) -> Progress {
         let size = finished.transfer.total_bytes.unwrap_or(0);
         let concat = match &finished.manifest.kind {
-            Kind::Joined(parts) => Some(Concat::Final(parts.clone())),
+            Kind::Joined { list, .. } => Some(Concat::Final(list.clone())),
             Kind::Ordered | Kind::Partial | Kind::Chunks { .. } => None,
         };
         Progress {

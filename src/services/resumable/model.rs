@@ -39,8 +39,8 @@ pub struct Creation {
 pub enum Concat {
     /// It is a part.
     Partial,
-    /// It was joined of these.
-    Final(Vec<TransferId>),
+    /// It was joined of parts: the list, as it was sent.
+    Final(Box<str>),
 }
 
 /// How far an upload is. What it says is durable.

@@ -56,7 +56,8 @@ impl Work {
     pub(super) fn opening(&self) -> (Opening, Hashes) {
         let durable = self.durable();
         let (key, offset, tail) = (self.key.clone(), durable.offset, Arc::clone(&durable.tail));
-        let hashes = Hashes { whole: durable.hash.clone(), ..Hashes::default() };
+        let mut hashes = Hashes::default();
+        hashes.whole = durable.hash.clone();
         (Opening::Resume { key, offset, tail }, hashes)
     }
 

@@ -1,19 +1,26 @@
 //! The SHA-256 of a file that comes in chunks: it follows the chunks from the first on, as far as they are there.
 //!
-//! The chunks are read back: they have just been written, and are in the page cache. So the hash of the whole does not
-//! hold back what arrives, and the order of the chunks does not matter.
+//! A chunk that follows on what has been hashed is hashed as it comes, for itself and for the whole at once
+//! ([`Sha256Pair`]). One that comes beside those before it waits for its turn, a moment, and is read back then: it has just
+//! been written, and is in the page cache. Any other is hashed for itself, and again for the whole when the gap before it is
+//! closed: the order of the chunks does not matter.
 
 use std::io;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
 use super::chunked::{Chunked, Place, Received};
-use crate::crypto::{LANES, Layout as Container};
+use super::registry::Unfinished;
+use crate::crypto::{LANES, Layout as Container, Sha256Pair};
 use crate::domain::{Digest, TransferId};
+use crate::services::pipeline::blocking;
 use crate::store::Layout;
 use crate::store::files::OpenFile;
 
+/// So long a chunk waits for those before it that are on their way.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// So much is read at once of what is not sealed.
 const PIECE: usize = 256 << 10;
 
@@ -112,8 +119,61 @@ impl Chunked {
             chunks.read(&place, prefix.next, length, is_last, |bytes| hash.update(bytes))?;
             prefix.hash = hash;
             prefix.next += 1;
+            self.hashed.send_replace(prefix.next);
         }
         Ok(())
+    }
+
+    /// The hash of the whole, if this chunk follows on it.
+    pub(super) fn before(&self, number: u32) -> Option<Sha256> {
+        let prefix = self.prefix.try_lock().ok()?;
+        (prefix.next == number).then(|| prefix.hash.clone())
+    }
+
+    /// A chunk is there, and the hash of the whole with it is known.
+    pub(super) fn follow(&self, number: u32, whole: Sha256) {
+        if let Ok(mut prefix) = self.prefix.try_lock()
+            && prefix.next == number
+        {
+            *prefix = Prefix { next: number + 1, hash: whole };
+            self.hashed.send_replace(prefix.next);
+        }
+    }
+
+    /// Hashes a chunk that has been written, for itself and, if those before it come in time, for the whole.
+    ///
+    /// # Errors
+    /// What the system says; `InvalidData`: a sealed chunk is damaged.
+    pub(super) async fn hash_in_turn(
+        upload: &Arc<Unfinished>,
+        layout: Layout,
+        place: Place,
+        number: u32,
+        length: u64,
+    ) -> io::Result<(Digest, Option<Sha256>)> {
+        let Some(chunked) = upload.chunked() else { return Err(io::ErrorKind::NotFound.into()) };
+        let mut hashed = chunked.hashed.subscribe();
+        let first = *hashed.borrow();
+        if chunked.come_soon(first, number) {
+            // Late or never: then for itself alone.
+            _ = tokio::time::timeout(PATIENCE, hashed.wait_for(|next| *next >= number)).await;
+        }
+        let upload = Arc::clone(upload);
+        blocking(move || {
+            let Some(chunked) = upload.chunked() else { return Err(io::ErrorKind::NotFound.into()) };
+            let is_last = number + 1 == chunked.total;
+            let mut chunks = Chunks::open(&layout, upload.id())?;
+            let Some(whole) = chunked.before(number) else {
+                let mut hash = Sha256::new();
+                chunks.read(&place, number, length, is_last, |bytes| hash.update(bytes))?;
+                return Ok((Digest::new(hash.finalize().into()), None));
+            };
+            let mut pair = Sha256Pair::new(Sha256::new(), whole);
+            chunks.read(&place, number, length, is_last, |bytes| pair.update(bytes))?;
+            let (hash, whole) = pair.split();
+            Ok((Digest::new(hash.finalize().into()), Some(whole)))
+        })
+        .await
     }
 
     /// The numbers of the chunks that are not what had arrived. Blocking.
@@ -150,6 +210,7 @@ impl Chunked {
                 _ => damaged.push(number),
             }
         }
+        self.hashed.send_replace(whole.next);
         *prefix = whole;
         Ok(damaged)
     }

@@ -46,7 +46,7 @@ pub(super) struct Unfinished {
 /// How its bytes come.
 pub(super) enum Bytes {
     Ordered(Ordered),
-    Chunked(Chunked),
+    Chunked(Box<Chunked>),
 }
 
 /// An upload that is complete and published, for those who ask again.
@@ -55,7 +55,7 @@ pub(super) struct Finished {
     pub(super) transfer: Arc<Transfer>,
     /// Of an upload in chunks: the one that came last, and what it has.
     pub(super) last: Option<(u32, Digest)>,
-    at: Timestamp,
+    pub(super) at: Timestamp,
 }
 
 impl Unfinished {

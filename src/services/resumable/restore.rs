@@ -1,6 +1,6 @@
 //! The start: what was unfinished when the server ended goes on.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,13 +9,12 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::Resumable;
-use super::assemble::{Logged, header_of};
-use super::chunked::{Chunked, Place};
+use super::chunked::{Aside, Chunked, Place, Received};
 use super::memory;
 use super::model::ResumableError;
 use super::ordered::{Durable, Ordered, Stage, Work, joined_tail};
 use super::registry::{Bytes, Finished, Unfinished};
-use crate::crypto::{FileKey, Header, Keyring};
+use crate::crypto::{FileKey, HEADER_LEN, Header, Keyring};
 use crate::domain::{Change, Status, Timestamp, TransferId};
 use crate::services::pipeline::blocking;
 use crate::store::files::OpenFile;
@@ -188,7 +187,7 @@ impl Resumable {
         }
         match read.manifest.kind {
             // Joining is done in one go.
-            Kind::Joined(_) => Err(Lost::Needless),
+            Kind::Joined { .. } => Err(Lost::Needless),
             Kind::Ordered | Kind::Partial => self.restore_ordered(read).map(Some),
             Kind::Chunks { .. } => self.restore_chunked(read).map(Some),
         }
@@ -270,7 +269,7 @@ impl Resumable {
         let live = self.0.uploads.status.track(manifest.id, size, about);
         live.go_on_from(bytes);
         let seat = self.old_seat(&manifest, size.or(about).unwrap_or(bytes).saturating_sub(bytes))?;
-        let upload = Unfinished::new(manifest, Some(live), Bytes::Chunked(chunked), seat);
+        let upload = Unfinished::new(manifest, Some(live), Bytes::Chunked(Box::new(chunked)), seat);
         upload.touch(touched);
         Ok(Arc::new(upload))
     }
@@ -314,4 +313,49 @@ fn read(path: &Path, durability: Durability) -> Result<Read, Lost> {
         LogError::Io(error) => error.into(),
         damaged @ LogError::Damaged { .. } => Lost::Damaged(damaged.to_string()),
     })
+}
+
+/// What the log says of the chunks.
+#[derive(Default)]
+struct Logged {
+    place: Option<u64>,
+    received: BTreeMap<u32, Received>,
+    aside: Option<Aside>,
+}
+
+impl Logged {
+    fn read(records: &[Record], manifest: &Manifest) -> Self {
+        let Kind::Chunks { total } = manifest.kind else { return Self::default() };
+        let mut logged = Self::default();
+        for record in records {
+            match *record {
+                Record::ChunkSize(size) => logged.place = Some(size),
+                Record::Chunk { number, length, sha256 } if number < total => {
+                    logged.received.insert(number, Received { length, sha256 });
+                    if number + 1 == total {
+                        logged.aside = None;
+                    }
+                }
+                Record::Aside { part, length, sha256 } => {
+                    let received = Received { length, sha256 };
+                    logged.aside = Some(Aside { part, received });
+                }
+                Record::Lost(number) => {
+                    if logged.received.remove(&number).is_none() && number + 1 == total {
+                        logged.aside = None;
+                    }
+                }
+                Record::Chunk { .. } | Record::Size(_) | Record::Offset { .. } | Record::Published { .. } => {
+                }
+            }
+        }
+        logged
+    }
+}
+
+/// The header of a container that has been begun.
+fn header_of(file: &OpenFile) -> io::Result<[u8; HEADER_LEN]> {
+    let mut header = [0; HEADER_LEN];
+    file.read_exact_at(&mut header, 0)?;
+    Ok(header)
 }

@@ -7,7 +7,6 @@ use super::harness::{Home, Limits, Proxy, UNLIMITED};
 use crate::support::{FOR_EVER, TestApp, content, sha256};
 
 #[tokio::test]
-#[ignore = "needs /upload_chunk"]
 async fn a_large_file_goes_in_chunks_and_comes_back_the_same() {
     let app = TestApp::start().await;
     let bytes = content(12_000_001, 1);
@@ -30,7 +29,6 @@ async fn a_large_file_goes_in_chunks_and_comes_back_the_same() {
 
 /// More than one request may bring.
 #[tokio::test]
-#[ignore = "needs /upload_chunk"]
 async fn a_file_larger_than_a_request_may_be_goes_in_chunks_that_fit() {
     let app = TestApp::with(&[("max_file_size", "1000000")]).await;
     let bytes = content(8_000_000, 2);
@@ -42,7 +40,6 @@ async fn a_file_larger_than_a_request_may_be_goes_in_chunks_that_fit() {
 
 #[cfg(unix)]
 #[tokio::test]
-#[ignore = "needs /upload_chunk"]
 async fn an_interrupted_upload_says_how_to_go_on_and_does() {
     let app = TestApp::start().await;
     let bytes = content(12 << 20, 3);
@@ -65,7 +62,6 @@ async fn an_interrupted_upload_says_how_to_go_on_and_does() {
 
 /// `kill -9` leaves no time to say anything.
 #[tokio::test]
-#[ignore = "needs /upload_chunk"]
 async fn a_killed_upload_of_a_file_that_changed_since_begins_anew() {
     let app = TestApp::start().await;
     let mut bytes = content(12 << 20, 4);
@@ -86,7 +82,6 @@ async fn a_killed_upload_of_a_file_that_changed_since_begins_anew() {
 }
 
 #[tokio::test]
-#[ignore = "needs /upload_chunk"]
 async fn a_connection_that_breaks_costs_a_chunk_and_not_the_file() {
     let app = TestApp::start().await;
     let bytes = content(12 << 20, 5);
@@ -99,7 +94,6 @@ async fn a_connection_that_breaks_costs_a_chunk_and_not_the_file() {
 }
 
 #[tokio::test]
-#[ignore = "needs /upload_chunk"]
 async fn several_chunks_are_on_their_way_at_once_and_no_more_than_allowed() {
     let app = TestApp::start().await;
     let bytes = content(12 << 20, 9);
@@ -115,7 +109,6 @@ async fn several_chunks_are_on_their_way_at_once_and_no_more_than_allowed() {
 
 /// The server goes away in the middle, and comes back with what it had.
 #[tokio::test]
-#[ignore = "needs /upload_chunk"]
 async fn a_server_that_was_restarted_still_has_the_chunks() {
     let app = TestApp::start().await;
     let bytes = content(12 << 20, 6);
@@ -135,7 +128,6 @@ async fn a_server_that_was_restarted_still_has_the_chunks() {
 }
 
 #[tokio::test]
-#[ignore = "needs /upload_chunk"]
 async fn a_directory_with_large_files_goes_up() {
     let app = TestApp::start().await;
     let (one, other) = (content(7 << 20, 7), content(8 << 20, 8));

@@ -215,10 +215,16 @@ impl TestApp {
         file.and_then(|mut file| file.write_all(bytes)).expect("written");
     }
 
-    /// Data files of uploads that are running, or were left behind.
+    /// What there is of uploads that are running or unfinished, or was left behind. Logs of those that are complete are
+    /// kept for a while.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let uploads = self.storage().join(".sft/uploads");
-        std::fs::read_dir(uploads).expect("uploads").map(|entry| entry.expect("an entry").path()).collect()
+        let is_complete = |path: &Path| {
+            path.extension().is_some_and(|extension| extension == "log")
+                && std::fs::read_to_string(path).is_ok_and(|log| log.contains(r#"{"published":"#))
+        };
+        let entries = std::fs::read_dir(uploads).expect("uploads");
+        entries.map(|entry| entry.expect("an entry").path()).filter(|path| !is_complete(path)).collect()
     }
 }
 

@@ -30,8 +30,11 @@ async fn parts_are_joined_in_the_order_of_the_list() {
         assert!(!told.header("upload-offset").is_empty());
     }
     assert!(app.names().await.is_empty(), "a part is no file");
+    let middle = app.url(&middle);
     let joined = join(&app, "a.bin", &[&first, &middle, &last]).await.expect(201);
     let path = joined.header("location");
+    let again = join(&app, "a.bin", &[&first, &middle, &last]).await.expect(201);
+    assert_eq!(again.header("location"), path, "whose answer was lost asks again");
     let told = head(&app, path).await.expect(200);
     assert_eq!(told.header("upload-concat"), format!("final;{first} {middle} {last}"));
     assert_eq!((told.header("upload-offset"), told.header("upload-length")), ("300000", "300000"));

@@ -399,22 +399,25 @@ async fn parts_are_joined_in_their_order_and_used_up() {
                 continue;
             }
             server.send(id, 0, &part[..10]).await.unwrap();
-            let early = server.resumable.join(creation(None, sealed), ids.clone()).await;
+            let early = server.resumable.join(creation(None, sealed), ids.clone(), "".into()).await;
             assert!(matches!(early, Err(ResumableError::Parts(_))));
             assert!(server.send(id, 10, &part[10..]).await.unwrap().complete);
         }
         assert!(server.status.current(&FileName::clean("a").unwrap()).is_none(), "a part is no transfer");
         drop(server);
         server = Server::start(dir.path()).await;
-        let twice = server.resumable.join(creation(None, sealed), vec![ids[0], ids[0]]).await;
+        let twice = server.resumable.join(creation(None, sealed), vec![ids[0], ids[0]], "".into()).await;
         assert!(matches!(twice, Err(ResumableError::Parts(_))));
-        let done = server.resumable.join(creation(None, sealed), ids.clone()).await.unwrap();
-        assert_eq!(done.concat, Some(Concat::Final(ids.clone())));
+        let join = || server.resumable.join(creation(None, sealed), ids.clone(), "a b c".into());
+        let done = join().await.unwrap();
+        assert_eq!(done.concat, Some(Concat::Final("a b c".into())));
+        assert_eq!(join().await.unwrap().id, done.id, "the answer can be asked for again");
         assert_eq!(server.content("a"), content);
         assert_eq!(server.leftovers(), [format!("{}.log", done.id)]);
         drop(server);
         let server = Server::start(dir.path()).await;
-        assert_eq!(server.resumable.progress(done.id).await.unwrap().concat, Some(Concat::Final(ids)));
+        let again = server.resumable.join(creation(None, sealed), ids, "".into()).await.unwrap();
+        assert_eq!((again.id, again.concat), (done.id, done.concat));
     }
 }
 
