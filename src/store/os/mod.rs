@@ -7,9 +7,9 @@ mod linux;
 mod portable;
 
 #[cfg(target_os = "linux")]
-pub use linux::{open_cached, read_cached, rename_new, reserve};
+pub use linux::{give_back, open_cached, read_cached, rename_new, reserve};
 #[cfg(not(target_os = "linux"))]
-pub use portable::{open_cached, read_cached, rename_new, reserve};
+pub use portable::{give_back, open_cached, read_cached, rename_new, reserve};
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -111,7 +111,7 @@ mod tests {
             mod $module {
                 use std::io::Write;
 
-                use super::super::$module::{open_cached, read_cached, rename_new, reserve};
+                use super::super::$module::{give_back, open_cached, read_cached, rename_new, reserve};
                 use super::*;
 
                 #[test]
