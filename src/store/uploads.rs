@@ -22,7 +22,8 @@ pub struct Staged {
     written: u64,
     /// Bytes for which space was set aside.
     reserved: u64,
-    /// Where a chunk begins that is being written. Until it is there, its space is given back when this is dropped.
+    /// Where a chunk begins that is being written. Until it is there, what was written of it is given back when this is
+    /// dropped. Not what was set aside: that may reach into the places of others.
     chunk: Option<u64>,
 }
 
@@ -249,8 +250,7 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         if let Some(position) = self.chunk
-            && let Err(error) =
-                os::give_back(&self.file, position, self.reserved.max(self.written) - position)
+            && let Err(error) = os::give_back(&self.file, position, self.written - position)
         {
             tracing::warn!(%error, path = %self.path.display(), "the space of a chunk could not be given back");
         }
@@ -258,6 +258,14 @@ impl Drop for Staged {
             self.remove();
         }
     }
+}
+
+/// Flushes the names of the files among the uploads.
+///
+/// # Errors
+/// What the system says.
+pub fn flush_names(layout: &Layout, durability: Durability) -> io::Result<()> {
+    durability.sync_directory(&os::open_directory(&layout.uploads())?)
 }
 
 /// Removes all that there is of an upload.

@@ -17,6 +17,7 @@ use crate::domain::{Digest, TransferId};
 use crate::services::pipeline::{Hashes, Pipeline, blocking};
 use crate::services::uploads::UploadError;
 use crate::services::writer::{Opening, Target, Writer, Written};
+use crate::store::uploads;
 
 /// So much of a chunk waits in memory as long as its place is not known; more of it goes to a file of its own.
 const PATIENCE: usize = 1 << 20;
@@ -395,9 +396,12 @@ fn write_part(
     content: &Content,
     keyring: Option<&Keyring>,
 ) -> io::Result<()> {
+    let (layout, durability) = (target.layout.clone(), target.durability);
     let mut writer = Writer::open(target, Opening::Part { key, part })?;
     content.write_to(&mut writer, keyring)?;
     let mut written = writer.finish()?;
+    // The log will speak of it.
+    uploads::flush_names(&layout, durability)?;
     written.staged.keep();
     Ok(())
 }
