@@ -189,15 +189,25 @@ impl Chunked {
             let is_last = number + 1 == self.total;
             // What follows on is hashed twice in one reading.
             let follows = whole.next == number;
-            let (mut hash, mut next) = (Sha256::new(), whole.hash.clone());
-            let read = chunks.read(&place, number, received.length, is_last, |bytes| {
-                hash.update(bytes);
-                if follows {
-                    next.update(bytes);
-                }
-            });
-            match read {
-                Ok(()) if *received.sha256.as_bytes() == <[u8; 32]>::from(hash.finalize()) => {
+            let mut read = |is_last| {
+                let (mut hash, mut next) = (Sha256::new(), whole.hash.clone());
+                chunks.read(&place, number, received.length, is_last, |bytes| {
+                    hash.update(bytes);
+                    if follows {
+                        next.update(bytes);
+                    }
+                })?;
+                Ok::<_, io::Error>((Digest::new(hash.finalize().into()), next))
+            };
+            let mut found = read(is_last);
+            // The last chunk is empty, and the file was about to be published: it ends with the one before then.
+            let follows_none = |(_, last): (Place, Received)| last.length == 0;
+            if number + 2 == self.total && found.is_err() && self.placed(number + 1).is_some_and(follows_none)
+            {
+                found = read(true);
+            }
+            match found {
+                Ok((hash, next)) if hash == received.sha256 => {
                     if follows {
                         whole = Prefix { next: number + 1, hash: next };
                     }
