@@ -15,6 +15,7 @@ mod keep;
 mod memory;
 mod model;
 mod ordered;
+mod placing;
 mod prefix;
 mod registry;
 mod restore;
