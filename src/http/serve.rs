@@ -41,6 +41,8 @@ pub struct Limits {
 const READ_BUFFER: usize = 256 << 10;
 /// For an upgraded connection (WebSocket) to say goodbye: it has no transfer to finish.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// For what has arrived to be written, once there are no connections any more.
+const LAST: Duration = Duration::from_secs(10);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 64;
 
@@ -49,7 +51,7 @@ const STREAMS: u32 = 64;
 /// # Errors
 /// None at present: an accept that fails is tried again.
 pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>) -> io::Result<()> {
-    let limits = app.limits();
+    let (limits, uploads) = (app.limits(), app.uploads().clone());
     let routers = Routers::new(&app);
     let room = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
@@ -105,6 +107,11 @@ pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>
         tracing::warn!(connections = connections.len(), "the grace is over: what still runs is ended");
         end.cancel();
         connections.wait().await;
+    }
+    if tokio::time::timeout(LAST, uploads.ended()).await.is_err() {
+        tracing::warn!(
+            "the storage is slow: not all that had arrived of unfinished uploads could be written"
+        );
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio_util::task::TaskTracker;
 
 use super::keys::Keys;
 use super::pipeline::{Hashes, Pipeline, blocking};
@@ -26,6 +27,8 @@ pub struct Uploads {
     pub(super) sealing: Sealing,
     max_file_size: u64,
     pub(super) durability: Durability,
+    /// What goes on to its end whether or not somebody waits.
+    pub(super) running: TaskTracker,
 }
 
 /// Which files are sealed.
@@ -128,7 +131,7 @@ pub struct Ending {
 
 impl Uploads {
     /// Uploads of files up to `max_file_size` bytes.
-    pub const fn new(
+    pub fn new(
         layout: Layout,
         status: StatusStore,
         space: Space,
@@ -137,7 +140,15 @@ impl Uploads {
         max_file_size: u64,
         durability: Durability,
     ) -> Self {
-        Self { layout, status, space, keys, sealing, max_file_size, durability }
+        let running = TaskTracker::new();
+        Self { layout, status, space, keys, sealing, max_file_size, durability, running }
+    }
+
+    /// Waits until what goes on without its client has come to its end: publishing, and keeping what broke off. To be called
+    /// when no connection is left, before the process ends. Cancel-safe.
+    pub async fn ended(&self) {
+        self.running.close();
+        self.running.wait().await;
     }
 
     /// The most bytes that one request may bring.
@@ -345,7 +356,8 @@ impl Upload {
     /// # Errors
     /// [`UploadError`]; nothing is left of the upload then.
     pub async fn finish(self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {
-        let task = tokio::spawn(self.run_to_the_end(ending));
+        let running = self.uploads.running.clone();
+        let task = running.spawn(self.run_to_the_end(ending));
         task.await.unwrap_or_else(|error| Err(UploadError::Storage(error.to_string())))
     }
 

@@ -116,7 +116,10 @@ pub async fn recover(
             keep.push(layout.upload_data(transfer.id));
         }
     }
-    recovered.removed += remove_leftovers(&layout.uploads(), &keep, &resumable)?;
+    // Of what is complete by now, only the log is needed.
+    let ended = |id: &TransferId| status.transfer(*id).is_some_and(|transfer| transfer.status.is_terminal());
+    let unfinished = resumable.into_iter().filter(|id| !ended(id)).collect();
+    recovered.removed += remove_leftovers(&layout.uploads(), &keep, &unfinished)?;
     for transfer in status.standing() {
         if transfer.encryption {
             let container = containers.remove(&transfer.filename);
@@ -350,8 +353,8 @@ fn adopt(files: &Files, filename: &FileName, keyring: Option<&Keyring>) -> io::R
     ])
 }
 
-/// Removes the data files of uploads but these, and but those of uploads that can be resumed: none is running.
-fn remove_leftovers(uploads: &Path, keep: &[PathBuf], resumable: &HashSet<TransferId>) -> io::Result<usize> {
+/// Removes the data files of uploads but these, and but those of uploads that can go on: none is running.
+fn remove_leftovers(uploads: &Path, keep: &[PathBuf], unfinished: &HashSet<TransferId>) -> io::Result<usize> {
     let mut removed = 0;
     for entry in std::fs::read_dir(uploads)? {
         let path = entry?.path();
@@ -364,9 +367,9 @@ fn remove_leftovers(uploads: &Path, keep: &[PathBuf], resumable: &HashSet<Transf
                 || kind.ends_with(".chunk")
         };
         let leftover = name.is_some_and(|(id, kind)| {
-            // The data of an upload that can be resumed is needed, what beside it was made for a moment is not.
+            // The data of an upload that can go on are needed, what beside them was made for a moment is not.
             id.parse::<TransferId>().is_ok_and(|id| {
-                is_ours(kind) && (!resumable.contains(&id) || !(kind == "data" || kind.ends_with(".chunk")))
+                is_ours(kind) && (!unfinished.contains(&id) || !(kind == "data" || kind.ends_with(".chunk")))
             })
         });
         if leftover {

@@ -230,7 +230,9 @@ impl Drop for Staged {
 /// # Errors
 /// What the system says, once all that can be removed is.
 pub fn remove(layout: &Layout, id: TransferId) -> io::Result<()> {
-    let mut removed = atomic::remove_if_there(&layout.upload_data(id));
+    // First: a start that finds data without a log removes them, and one that finds a log without data tells of damage.
+    let mut removed = atomic::remove_if_there(&layout.upload_log(id));
+    removed = removed.and(atomic::remove_if_there(&layout.upload_data(id)));
     let prefix = format!("{id}.");
     for entry in std::fs::read_dir(layout.uploads())? {
         let entry = entry?;
@@ -239,8 +241,23 @@ pub fn remove(layout: &Layout, id: TransferId) -> io::Result<()> {
             removed = removed.and(atomic::remove_if_there(&entry.path()));
         }
     }
-    // Last: without it, nothing is known of the rest.
-    removed.and(atomic::remove_if_there(&layout.upload_log(id)))
+    removed
+}
+
+/// Removes the files of single chunks that are not wanted: a crash has left them, between their place and the log.
+///
+/// # Errors
+/// What the system says.
+pub fn remove_chunks(layout: &Layout, is_wanted: impl Fn(TransferId, TransferId) -> bool) -> io::Result<()> {
+    for entry in std::fs::read_dir(layout.uploads())? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".chunk")?.split_once('.'));
+        let chunk = name.and_then(|(id, part)| Some((id.parse().ok()?, part.parse().ok()?)));
+        if chunk.is_some_and(|(id, part)| !is_wanted(id, part)) {
+            atomic::remove_if_there(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes a name back that an upload has been given where nothing stood before, if that was not written down.

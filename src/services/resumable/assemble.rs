@@ -9,13 +9,10 @@ use super::chunked::{Came, Chunked, Place};
 use super::creation::manifest;
 use super::model::{Chunk, ChunkTaken, Creation, ResumableError, ResumeInfo};
 use super::registry::{Bytes, Finished, Known, Unfinished};
-use crate::crypto::{Ends, FileKey, Geometry, Keyring, OpenStream};
+use crate::crypto::{FileKey, Geometry};
 use crate::domain::{Change, Client, FileName, Timestamp, TransferId};
 use crate::services::pipeline::blocking;
 use crate::services::uploads::UploadError;
-use crate::services::writer::{Opening, Writer, copy};
-use crate::store::atomic;
-use crate::store::files::OpenFile;
 use crate::store::status::Condition;
 use crate::store::upload_log::{Kind, Record};
 use crate::store::uploads::Staged;
@@ -244,64 +241,6 @@ impl Resumable {
         Ok(Place { size, key: Some(key) })
     }
 
-    /// Brings the last chunk to its place, if it waits aside.
-    pub(super) async fn place_aside(
-        &self,
-        upload: &Unfinished,
-        chunked: &Chunked,
-    ) -> Result<Option<Came>, ResumableError> {
-        let (Some(aside), Some(place)) = (chunked.aside(), chunked.place()) else { return Ok(None) };
-        let (number, id) = (chunked.total - 1, upload.id());
-        let path = self.0.uploads.layout.upload_chunk(id, aside.part);
-        let opening = Opening::Chunk { key: place.key, number, size: place.size };
-        let (target, sealed) = (self.target(id, aside.received.length), upload.manifest.sealed);
-        let keyring = self.0.uploads.keys.get();
-        let from = path.clone();
-        let placed = blocking(move || {
-            let mut writer = Writer::open(target, opening)?;
-            let keyring = keyring.as_deref().filter(|_| sealed);
-            copy_part(&OpenFile::at(&from)?, keyring, &mut writer)?;
-            writer.finish_chunk(Ends::File)
-        });
-        placed.await.map_err(|error| UploadError::storage(&error))?;
-        let came = chunked.note(number, aside.received, None).await?;
-        if let Err(error) = blocking(move || atomic::remove_if_there(&path)).await {
-            tracing::warn!(%error, %id, "a chunk that was brought to its place could not be removed");
-        }
-        Ok(Some(came))
-    }
-
-    /// After a start, before anything is told: whether what had arrived is still there.
-    pub(super) async fn look_at(
-        &self,
-        upload: &Arc<Unfinished>,
-        chunked: &Chunked,
-    ) -> Result<(), ResumableError> {
-        if !chunked.is_new() {
-            return Ok(());
-        }
-        let _turn = chunked.placing.lock().await;
-        if !chunked.is_new() {
-            return Ok(());
-        }
-        let (layout, looking) = (self.0.uploads.layout.clone(), Arc::clone(upload));
-        let damaged = blocking(move || match looking.chunked() {
-            Some(chunked) => chunked.damaged(&layout, looking.id()),
-            None => Ok(Vec::new()),
-        });
-        let storage = |error: io::Error| UploadError::storage(&error);
-        let damaged = damaged.await.map_err(storage)?;
-        if !damaged.is_empty() {
-            tracing::error!(id = %upload.id(), chunks = ?damaged, "chunks of an unfinished upload are damaged: they are missing again");
-            chunked.lose(&damaged).await.map_err(storage)?;
-        }
-        if let Err(error) = self.place_aside(upload, chunked).await {
-            tracing::error!(id = %upload.id(), %error, "the last chunk of an unfinished upload is damaged");
-        }
-        chunked.looked_at();
-        Ok(())
-    }
-
     /// A chunk is in its place: the hash of the whole goes on, and if all are there, the file is published.
     pub(super) async fn go_on_with(
         &self,
@@ -336,12 +275,4 @@ pub(super) fn completed(finished: &Finished) -> ChunkTaken {
         Kind::Ordered | Kind::Partial | Kind::Joined { .. } => 0,
     };
     ChunkTaken::Completed { received, transfer: Arc::clone(&finished.transfer) }
-}
-
-/// Copies a chunk that was written to a file of its own; with a keyring, it is sealed there.
-pub(super) fn copy_part(part: &OpenFile, keyring: Option<&Keyring>, writer: &mut Writer) -> io::Result<()> {
-    match keyring {
-        None => copy(part.reader(), |piece| writer.append(&[piece])),
-        Some(keyring) => copy(OpenStream::new(part.reader(), keyring)?, |piece| writer.append(&[piece])),
-    }
 }

@@ -285,6 +285,8 @@ impl Chunked {
             let mut state = self.state();
             if let Some(lost) = state.received.remove(number) {
                 state.bytes -= lost.length;
+            } else if number + 1 == self.total {
+                state.aside = None;
             }
         }
         Ok(())

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use super::Resumable;
 use super::assemble::{Belongs, completed};
 use super::chunked::{Chunked, Place, Slot};
 use super::model::{Chunk, ChunkTaken, ResumableError};
 use super::placing::{Content, ends};
 use super::registry::Unfinished;
-use super::{Resumable, to_the_end};
 use crate::domain::{Digest, TransferId};
 use crate::services::pipeline::{Hashes, Pipeline, blocking};
 use crate::services::uploads::UploadError;
@@ -189,7 +189,8 @@ impl Incoming {
     /// # Errors
     /// [`ResumableError`]; the chunk was never there then.
     pub async fn finish(self, chunk: Chunk) -> Result<ChunkTaken, ResumableError> {
-        to_the_end(self.run_to_the_end(chunk)).await
+        let resumable = self.resumable.clone();
+        resumable.to_the_end(self.run_to_the_end(chunk)).await
     }
 
     async fn run_to_the_end(mut self, chunk: Chunk) -> Result<ChunkTaken, ResumableError> {

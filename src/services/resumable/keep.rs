@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use zeroize::Zeroizing;
 
+use super::Resumable;
 use super::ordered::{Durable, Ordered, Stage, Work};
 use super::registry::{Bytes, Unfinished};
-use super::{Resumable, to_the_end};
 use crate::services::pipeline::{Pipeline, blocking};
 use crate::services::resumable::{Creation, ResumableError};
 use crate::services::uploads::{Upload, UploadError};
@@ -37,7 +37,7 @@ impl Resumable {
         let (true, Ok(seat)) = (worth_it, seat) else { return Err(Box::new(upload)) };
         let Some(pipeline) = upload.interrupt() else { return Err(Box::new(upload)) };
         let this = self.clone();
-        let kept = to_the_end(async move {
+        let kept = self.to_the_end(async move {
             let id = upload.id();
             let manifest = super::creation::manifest(id, &creation, Kind::Ordered, upload.is_sealed());
             match this.write_kept(pipeline, manifest.clone()).await {

@@ -4,6 +4,7 @@
 //! flushed, then the log, then the client is told. At its end an upload is verified and published as every other.
 
 mod append;
+mod aside;
 mod assemble;
 mod chunked;
 mod completion;
@@ -82,7 +83,7 @@ impl Resumable {
     /// [`ResumableError`].
     pub async fn create(&self, creation: Creation) -> Result<Progress, ResumableError> {
         let this = self.clone();
-        to_the_end(async move { this.create_or_find(creation).await }).await
+        self.to_the_end(async move { this.create_or_find(creation).await }).await
     }
 
     /// Joins complete parts to an upload, and publishes it. The parts are used up then: who asks again for the same ones
@@ -97,7 +98,7 @@ impl Resumable {
         list: Box<str>,
     ) -> Result<Progress, ResumableError> {
         let this = self.clone();
-        to_the_end(async move { this.join_parts(creation, parts, list).await }).await
+        self.to_the_end(async move { this.join_parts(creation, parts, list).await }).await
     }
 
     /// How far an upload is. A connection that still holds it lets go, and what it brought is durable when this returns.
@@ -116,7 +117,7 @@ impl Resumable {
             Stage::Whole if !upload.is_partial() => {
                 drop(turn);
                 let this = self.clone();
-                to_the_end(async move { this.publish_again(&upload).await }).await
+                self.to_the_end(async move { this.publish_again(&upload).await }).await
             }
             Stage::Open | Stage::Whole => Ok(self.of_unfinished(&upload, &turn.work)),
         }
@@ -132,7 +133,7 @@ impl Resumable {
         S: Stream<Item = Result<Piece, Broken>> + Send + Unpin + 'static,
     {
         let this = self.clone();
-        to_the_end(async move { this.append_to_the_end(id, append, body).await }).await
+        self.to_the_end(async move { this.append_to_the_end(id, append, body).await }).await
     }
 
     /// Gives an upload up, and removes what came of it. A complete one is forgotten, its file stays.
@@ -141,7 +142,7 @@ impl Resumable {
     /// [`ResumableError::Unknown`], [`ResumableError::Gone`]; [`UploadError::Storage`] if that can't be made durable.
     pub async fn cancel(&self, id: TransferId) -> Result<(), ResumableError> {
         let this = self.clone();
-        to_the_end(async move {
+        self.to_the_end(async move {
             match this.known(id)? {
                 Known::Finished(_) => {
                     this.0.registry.forget(id);
@@ -156,6 +157,15 @@ impl Resumable {
             }
         })
         .await
+    }
+
+    /// Does `work` to its end, whether or not somebody waits for it: a stop of the server does.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ResumableError>> + Send + 'static,
+    ) -> Result<T, ResumableError> {
+        let done = self.0.uploads.running.spawn(work).await;
+        done.unwrap_or_else(|error| Err(UploadError::Storage(error.to_string()).into()))
     }
 
     /// An upload that is known here.
@@ -282,14 +292,6 @@ impl Unfinished {
             Bytes::Chunked(_) => Err(ResumableError::Unknown),
         }
     }
-}
-
-/// Does `work` to its end, whether or not somebody waits for it.
-async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ResumableError>> + Send + 'static,
-) -> Result<T, ResumableError> {
-    let done = tokio::spawn(work).await;
-    done.unwrap_or_else(|error| Err(UploadError::Storage(error.to_string()).into()))
 }
 
 #[cfg(test)]

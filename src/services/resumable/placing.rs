@@ -7,7 +7,8 @@ use bytes::Bytes;
 use sha2::Sha256;
 
 use super::Resumable;
-use super::assemble::{Belongs, completed, copy_part};
+use super::aside::read_part;
+use super::assemble::{Belongs, completed};
 use super::chunked::{Chunked, Received, Slot};
 use super::model::{Chunk, ChunkTaken, ResumableError};
 use super::registry::Unfinished;
@@ -28,7 +29,9 @@ impl Content {
         match self {
             Self::Memory(pieces) => writer.append(pieces),
             Self::File { written, sealed } => {
-                copy_part(&written.staged.open()?, keyring.filter(|_| *sealed), writer)
+                read_part(&written.staged.open()?, keyring.filter(|_| *sealed), |bytes| {
+                    writer.append(&[bytes])
+                })
             }
         }
     }

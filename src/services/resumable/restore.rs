@@ -1,6 +1,6 @@
 //! The start: what was unfinished when the server ended goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -70,7 +70,7 @@ impl Resumable {
         let mut restored = Restored::default();
         let layout = self.0.uploads.layout.clone();
         let logs = blocking(move || upload_log::list(&layout)).await?;
-        let mut finished = Vec::new();
+        let (mut finished, mut later) = (Vec::new(), HashSet::new());
         for (id, path) in logs {
             let durability = self.0.uploads.durability;
             let read = blocking(move || Ok(read(&path, durability))).await?;
@@ -82,18 +82,20 @@ impl Resumable {
                 }
                 Err(Lost::Needless) => {
                     restored.removed += 1;
-                    self.remove_logs(vec![id]).await;
+                    self.give_up(id, "the server ended before the upload had begun".into()).await;
                 }
                 Err(Lost::Later(error)) => {
                     tracing::error!(%id, error, "an unfinished upload can't go on now: it is left as it is");
+                    later.insert(id);
                 }
                 Err(Lost::Damaged(error)) => {
                     restored.damaged += 1;
                     tracing::error!(%id, error, "an unfinished upload is damaged");
-                    self.give_up_damaged(id, error).await;
+                    self.give_up(id, error).await;
                 }
             }
         }
+        self.remove_chunks_but_those_of(later).await?;
         finished.sort_unstable_by_key(|(at, _)| *at);
         for (_, finished) in finished {
             let forgotten = self.0.registry.end(finished.manifest.id, Some(finished));
@@ -102,11 +104,22 @@ impl Resumable {
         Ok(restored)
     }
 
+    /// Removes the files of chunks that no log speaks of, or no more.
+    async fn remove_chunks_but_those_of(&self, later: HashSet<TransferId>) -> io::Result<()> {
+        let asides = self.0.registry.unfinished().into_iter().filter_map(|upload| {
+            let aside = upload.chunked()?.aside()?;
+            Some((upload.id(), aside.part))
+        });
+        let (asides, layout) = (asides.collect::<HashSet<_>>(), self.0.uploads.layout.clone());
+        let is_wanted = move |id, part| later.contains(&id) || asides.contains(&(id, part));
+        blocking(move || uploads::remove_chunks(&layout, is_wanted)).await
+    }
+
     /// Publishes what was complete when the server ended, but had no name yet. Those who wait for one of them wait for this.
     pub async fn go_on(&self) {
         for upload in self.0.registry.unfinished() {
             let (this, id) = (self.clone(), upload.id());
-            let published = super::to_the_end(async move { this.publish_whole(upload).await });
+            let published = self.to_the_end(async move { this.publish_whole(upload).await });
             if let Err(error) = published.await {
                 tracing::error!(%error, %id, "an upload that is complete could not be published");
             }
@@ -134,14 +147,15 @@ impl Resumable {
         Ok(())
     }
 
-    async fn give_up_damaged(&self, id: TransferId, error: String) {
+    /// It has failed, if it has not ended otherwise, and what came of it goes.
+    async fn give_up(&self, id: TransferId, error: String) {
         let failed = Change::Failed { id, at: Timestamp::now(), error: error.into(), transferred_bytes: 0 };
         if self.0.uploads.status.transfer(id).is_some_and(|transfer| !transfer.status.is_terminal()) {
             self.0.uploads.status.note(failed);
         }
         let layout = self.0.uploads.layout.clone();
         if let Err(error) = blocking(move || uploads::remove(&layout, id)).await {
-            tracing::warn!(%error, %id, "a damaged upload could not be removed");
+            tracing::warn!(%error, %id, "what is left of an upload could not be removed");
         }
     }
 
@@ -326,7 +340,11 @@ impl Logged {
                     let received = Received { length, sha256 };
                     logged.aside = Some(Aside { part, received });
                 }
-                Record::Lost(number) => _ = logged.received.remove(&number),
+                Record::Lost(number) => {
+                    if logged.received.remove(&number).is_none() && number + 1 == total {
+                        logged.aside = None;
+                    }
+                }
                 Record::Chunk { .. } | Record::Size(_) | Record::Offset { .. } | Record::Published { .. } => {
                 }
             }
