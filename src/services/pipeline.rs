@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::checksum::PieceHash;
@@ -29,6 +29,11 @@ use crate::domain::Digest;
 const SMALL: usize = 256 << 10;
 /// So many where it may still turn out that they are to be sealed: they should not touch the disk before.
 const UNDECIDED: usize = 1 << 20;
+/// So many uploads stream at once, each with one or two blocking threads; others wait, and by TCP their clients. There must
+/// be threads left for everything else.
+const MOST_STREAMS: usize = 1000;
+/// Blocking threads that a server should have.
+pub const BLOCKING_THREADS: usize = 2 * MOST_STREAMS + 512;
 /// Pieces that may wait for the disk or the hash; hyper's pieces are at most 256 KiB.
 const DEPTH: usize = 2;
 
@@ -117,6 +122,7 @@ struct Stages {
     unmarked: u64,
     every: Option<u64>,
     _running: Running,
+    _seat: Option<SemaphorePermit<'static>>,
 }
 
 struct Hasher {
@@ -127,6 +133,7 @@ struct Hasher {
 /// Counts the uploads that stream.
 struct Running;
 
+static STREAMS: Semaphore = Semaphore::const_new(MOST_STREAMS);
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 impl Running {
@@ -203,11 +210,14 @@ impl Pipeline {
                 }
                 let pieces = std::mem::take(pieces);
                 let (target, opening) = (self.target.clone(), self.opening.clone());
-                let mut stages = Stages::start(target, opening, self.hashes.clone(), self.marker.clone());
-                for piece in pieces {
-                    stages.push(piece).await?;
-                }
+                let stages = Stages::start(target, opening, self.hashes.clone(), self.marker.clone()).await;
+                // Before the next await: who is cancelled there must know that somebody writes.
                 self.state = State::Streaming(stages);
+                if let State::Streaming(stages) = &mut self.state {
+                    for piece in pieces {
+                        stages.push(piece).await?;
+                    }
+                }
                 Ok(())
             }
             State::Streaming(stages) => stages.push(piece).await,
@@ -268,7 +278,10 @@ impl Pipeline {
 }
 
 impl Stages {
-    fn start(target: Target, opening: Opening, hashes: Hashes, marker: Option<Marker>) -> Self {
+    /// Waits while too many stream. Cancel-safe.
+    async fn start(target: Target, opening: Opening, hashes: Hashes, marker: Option<Marker>) -> Self {
+        // Never closed.
+        let seat = STREAMS.acquire().await.ok();
         let (running, others) = Running::start();
         let beside = others == 0 && !hashes.later;
         let here = (!beside).then(|| hashes.clone());
@@ -285,7 +298,7 @@ impl Stages {
             let (sender, pieces) = mpsc::channel(DEPTH);
             Hasher { pieces: sender, hashed: tokio::task::spawn_blocking(move || hash(pieces, hashes)) }
         });
-        Self { writer, written, hasher, unmarked: 0, every, _running: running }
+        Self { writer, written, hasher, unmarked: 0, every, _running: running, _seat: seat }
     }
 
     async fn push(&mut self, piece: Bytes) -> io::Result<()> {
@@ -312,7 +325,8 @@ impl Stages {
         if hashes && self.writer.send(to_writer).await.is_ok() {
             return Ok(());
         }
-        // One of the two has given up: the writer says why.
+        // One of the two has given up: the writer says why. If it was the other, it must not wait for more.
+        self.writer = mpsc::channel(1).0;
         match (&mut self.written).await.map_err(io::Error::other)? {
             Err(error) => Err(error),
             Ok(_) => Err(ended()),

@@ -200,6 +200,11 @@ impl Writer {
         self.staged.flush(self.target.durability)
     }
 
+    /// Nothing more comes now: what was set aside for more is given back.
+    pub(crate) fn give_back(&mut self) -> io::Result<()> {
+        self.staged.give_back()
+    }
+
     /// What is not written once it has [settled](Self::settle): plain bytes of a segment that may be the last one, and is sealed otherwise then.
     pub(crate) fn tail(&self) -> &[u8] {
         self.sealing.as_ref().map(|sealing| sealing.sealer.tail()).unwrap_or_default()

@@ -84,6 +84,9 @@ impl Resumable {
             self.learn_size(&upload, work, size).await?;
         }
         upload.touch(Timestamp::now());
+        // Space is set aside for the body as soon as it is known to be long: it is not counted twice.
+        let soon = append.length.unwrap_or(0);
+        upload.seat.expect(size.map_or(0, |size| size.saturating_sub(offset).saturating_sub(soon)));
         let checked = append.checksum.is_some() || append.checksum_follows;
         let mut pipeline = self.pipeline(&upload, work, &append);
         let mut arrived = offset;
@@ -94,7 +97,7 @@ impl Resumable {
                 arrived += bytes;
                 live.inspect(|live| live.reach(arrived));
             };
-            receive(&mut pipeline, body, &newer, most - offset, &mut arrives).await
+            receive(&mut pipeline, body, &newer, most.saturating_sub(offset), &mut arrives).await
         };
         let ended = ended.map_err(|error| UploadError::storage(&error))?;
         let Verdict { checksum, end, complete } = match judge(ended, &append, size, arrived, most) {
@@ -105,6 +108,7 @@ impl Resumable {
             }
         };
         if complete && !upload.is_partial() {
+            // However the body ended: all that there is to come is there.
             let whole = finish(pipeline, checksum).await?.ok_or(ResumableError::PieceChecksum)?;
             return self.publish(&upload, work, whole).await;
         }
@@ -114,13 +118,16 @@ impl Resumable {
             if right {
                 checkpoint(&mut writer, &hashes)?;
             }
+            writer.give_back()?;
             Ok(right)
         });
         if !kept.await.map_err(|error| UploadError::storage(&error))? {
             return Err(ResumableError::PieceChecksum);
         }
         if complete {
-            work.size = Some(arrived);
+            if work.size.is_none() {
+                self.learn_size(&upload, work, arrived).await?;
+            }
             work.stage = Stage::Whole;
         }
         upload.seat.expect(size.map_or(0, |size| size.saturating_sub(arrived)));
@@ -221,14 +228,15 @@ impl Resumable {
                 manifest.size = Some(size);
                 let noted = blocking(move || {
                     let mut durable = durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    let noted = durable.remember(size, &hash, &tail, keyring.as_deref(), &manifest);
-                    durable.advance(size, &hash, &tail);
-                    noted
+                    durable.log.append(&Record::Size(size))?;
+                    durable.remember(size, &hash, &tail, keyring.as_deref(), &manifest)?;
+                    durable.log.append(&Record::Whole)
                 });
-                if let Err(error) = noted.await {
-                    tracing::warn!(%error, %id, "that an upload is complete is not in its log");
+                match noted.await {
+                    Ok(()) => (work.size, work.stage) = (Some(size), Stage::Whole),
+                    // Then the end has to be sent again: it has not been told that it is there.
+                    Err(error) => tracing::warn!(%error, %id, "that an upload is complete is not in its log"),
                 }
-                (work.size, work.stage) = (Some(size), Stage::Whole);
                 Err(error.into())
             }
             Err(error) => {
@@ -291,7 +299,11 @@ fn judge(
     if append.checksum_follows && checksum.is_none() {
         return Err(Broken::Trailer.into());
     }
-    let complete = end.is_none() && append.complete.unwrap_or(size == Some(arrived));
+    let complete = match append.complete {
+        // A body that broke off behind its last byte has brought everything.
+        None => size == Some(arrived),
+        Some(complete) => complete && end.is_none(),
+    };
     if complete && size.is_some_and(|size| size != arrived) {
         return Err(ResumableError::Inconsistent);
     }

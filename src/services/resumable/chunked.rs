@@ -247,7 +247,7 @@ impl Chunked {
             None => Record::Chunk { number, length, sha256 },
             Some(part) => Record::Aside { part, length, sha256 },
         });
-        written.await.map_err(|error| UploadError::storage(&error))?;
+        written.await.map_err(|error| self.failed(&error))?;
         let mut state = self.state();
         if state.closed {
             return Err(ResumableError::Gone);
@@ -346,8 +346,22 @@ impl Chunked {
         if *ended {
             return Err(ResumableError::Gone);
         }
-        self.state().closed = true;
+        let mut state = self.state();
+        state.closed = true;
+        state.writing.values().for_each(|turns| _ = turns.supersede());
+        drop(state);
         Ok(ended)
+    }
+
+    /// What it means for a chunk that something can't be written.
+    pub(super) fn failed(&self, error: &io::Error) -> ResumableError {
+        // Its files are gone.
+        if self.state().closed { ResumableError::Gone } else { UploadError::storage(error).into() }
+    }
+
+    /// It goes on after all.
+    pub(super) fn reopen(&self) {
+        self.state().closed = false;
     }
 
     /// Whether what a request says of a chunk goes with what is there.

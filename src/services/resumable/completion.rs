@@ -75,9 +75,11 @@ impl Resumable {
             error: error.to_string().into(),
             transferred_bytes: upload.transferred(),
         };
-        *ended = true;
         match self.end_now(upload, Some(failed)).await {
-            Ok(()) => error.into(),
+            Ok(()) => {
+                *ended = true;
+                error.into()
+            }
             Err(worse) => worse,
         }
     }
@@ -111,7 +113,8 @@ fn finish(
             Some(Seal { nonce: Hex16(*key.header().file_nonce.as_bytes()), tag: Hex16(tag) })
         }
     };
-    let file = staged.finish(0, durability)?;
+    // Whatever was set aside behind it goes.
+    let file = staged.finish(u64::MAX, durability)?;
     Ok((Written { staged, file: StoredFile { size: content, ..file }, seal }, digest))
 }
 

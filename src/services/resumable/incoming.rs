@@ -76,7 +76,11 @@ impl Resumable {
         let number = chunk.number;
         let (Some(place), None) = (chunked.place(), chunked.received(number)) else {
             let is_there = chunked.received(number).is_some();
-            return Ok(if is_there { Sink::Compared(Sha256::new()) } else { self.held(chunk.encryption) });
+            return Ok(if is_there {
+                Sink::Compared(Sha256::new())
+            } else {
+                self.held(Some(upload.manifest.sealed))
+            });
         };
         let slot = Chunked::slot(&upload, number).await?;
         if chunked.received(number).is_some() {
@@ -101,6 +105,9 @@ impl Resumable {
             return Err(ResumableError::InvalidChunk(
                 "total_chunks: more chunks than are taken; make them larger",
             ));
+        }
+        if chunk.total > 1 && chunk.size == Some(0) {
+            return Err(ResumableError::InvalidChunk("chunk_size: takes a whole number from 1"));
         }
         if chunk.number >= chunk.total {
             return Err(ResumableError::InvalidChunk(
@@ -197,6 +204,9 @@ impl Incoming {
         let this = self.resumable.clone();
         this.check_chunk(&chunk)?;
         let length = self.received;
+        if length == 0 && chunk.number + 1 < chunk.total {
+            return Err(ResumableError::InvalidChunk("chunk: only the last one may be empty"));
+        }
         let expected = chunk.hash;
         let storage = |error: io::Error| UploadError::storage(&error);
         let same = |actual: Digest| match actual == expected {
@@ -227,12 +237,12 @@ impl Incoming {
                     }
                     Ok((actual, whole))
                 });
-                let (actual, whole) = match written.await.map_err(storage)? {
+                let (actual, whole) = match written.await.map_err(|error| chunked.failed(&error))? {
                     (Some(actual), whole) => (actual, whole),
                     (None, _) => {
                         let layout = this.0.uploads.layout.clone();
                         let hashed = Chunked::hash_in_turn(&upload, layout, place, number, length);
-                        hashed.await.map_err(storage)?
+                        hashed.await.map_err(|error| chunked.failed(&error))?
                     }
                 };
                 same(actual)?;

@@ -35,6 +35,8 @@ impl Resumable {
         if ids.is_empty() || ids.len() > PARTS {
             return Err(ResumableError::Parts("there must be 1 to 1000 of them"));
         }
+        // Who asks again while they are joined waits for that.
+        let _turn = self.one_at_a_time(&ids).await;
         let same =
             |joined: &Finished| matches!(&joined.manifest.kind, Kind::Joined { parts, .. } if *parts == ids);
         if let Some(joined) = self.0.registry.find_finished(&creation.client, &creation.filename, same) {

@@ -17,6 +17,7 @@ use crate::domain::TransferId;
 use crate::services::pipeline::blocking;
 use crate::services::uploads::UploadError;
 use crate::services::writer::{Opening, Target, Writer, Written};
+use crate::store::{atomic, os};
 
 /// The content of a chunk that has no place yet.
 pub(super) enum Content {
@@ -99,7 +100,16 @@ impl Resumable {
             let written = blocking(move || write_part(target, part, key, &content, keyring.as_deref()));
             written.await.map_err(|error| UploadError::storage(&error))?;
             let received = Received { length, sha256: chunk.hash };
-            let came = chunked.note(number, received, Some(part)).await?;
+            let came = match chunked.note(number, received, Some(part)).await {
+                Ok(came) => came,
+                Err(error) => {
+                    let path = self.0.uploads.layout.upload_chunk(id, part);
+                    if let Err(error) = blocking(move || atomic::remove_if_there(&path)).await {
+                        tracing::warn!(%error, %id, "a chunk that was not taken could not be removed");
+                    }
+                    return Err(error);
+                }
+            };
             drop(slot);
             // Another chunk may have found the places meanwhile.
             let _turn = chunked.placing.lock().await;
@@ -148,9 +158,12 @@ fn write_part(
     content: &Content,
     keyring: Option<&Keyring>,
 ) -> io::Result<()> {
+    let (layout, durability) = (target.layout.clone(), target.durability);
     let mut writer = Writer::open(target, Opening::Part { key, part })?;
     content.write_to(&mut writer, keyring)?;
     let mut written = writer.finish()?;
+    // Its name must be there after a loss of power, as the log is going to say.
+    durability.sync_directory(&os::open_directory(&layout.uploads())?)?;
     written.staged.keep();
     Ok(())
 }
