@@ -114,7 +114,7 @@ impl Writer {
                         key.header().geometry.chunk_position(number.into()).map_err(io::Error::other)?
                     }
                 };
-                let staged = Staged::resume(&target.layout, target.id, position)?;
+                let staged = Staged::resume_chunk(&target.layout, target.id, position)?;
                 Self::from(staged, target, sealing, start)
             }
         }
@@ -195,14 +195,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Gives back space that was set aside for more than has come.
+    pub(crate) fn give_back(&mut self) -> io::Result<()> {
+        self.staged.give_back()
+    }
+
     /// Makes what was written as durable as is promised.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.staged.flush(self.target.durability)
-    }
-
-    /// Nothing more comes now: what was set aside for more is given back.
-    pub(crate) fn give_back(&mut self) -> io::Result<()> {
-        self.staged.give_back()
     }
 
     /// What is not written once it has [settled](Self::settle): plain bytes of a segment that may be the last one, and is sealed otherwise then.
@@ -218,7 +218,9 @@ impl Writer {
             let end = sealer.finish(ends).map_err(io::Error::other)?;
             self.staged.append(&mut [IoSlice::new(&end.bytes)])?;
         }
-        self.staged.flush(self.target.durability)
+        self.staged.flush(self.target.durability)?;
+        self.staged.chunk_is_there();
+        Ok(())
     }
 
     /// Everything has come: writes the rest and flushes.

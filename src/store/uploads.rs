@@ -22,6 +22,9 @@ pub struct Staged {
     written: u64,
     /// Bytes for which space was set aside.
     reserved: u64,
+    /// Where a chunk begins that is being written. Until it is there, what was written of it is given back when this is
+    /// dropped. Not what was set aside: that may reach into the places of others.
+    chunk: Option<u64>,
 }
 
 impl Staged {
@@ -38,7 +41,7 @@ impl Staged {
     fn at(path: PathBuf) -> io::Result<Self> {
         // Readable too: what was stored plain may have to be sealed after all.
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        Ok(Self { path, file, is_kept: false, written: 0, reserved: 0 })
+        Ok(Self { path, file, is_kept: false, written: 0, reserved: 0, chunk: None })
     }
 
     /// Makes the data file of an upload that may go on later: it stays when this is dropped.
@@ -63,7 +66,22 @@ impl Staged {
             return Err(io::Error::other("the data of the upload stands under a name already"));
         }
         file.seek(SeekFrom::Start(position))?;
-        Ok(Self { path, file, is_kept: true, written: position, reserved: position })
+        Ok(Self { path, file, is_kept: true, written: position, reserved: position, chunk: None })
+    }
+
+    /// The same, to write a chunk in its place.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn resume_chunk(layout: &Layout, id: TransferId, position: u64) -> io::Result<Self> {
+        let mut staged = Self::resume(layout, id, position)?;
+        staged.chunk = Some(position);
+        Ok(staged)
+    }
+
+    /// The chunk is there.
+    pub const fn chunk_is_there(&mut self) {
+        self.chunk = None;
     }
 
     /// A new data file that holds a chunk of an upload until it is known where that belongs.
@@ -74,7 +92,7 @@ impl Staged {
         Self::at(layout.upload_chunk(id, part))
     }
 
-    /// Cuts off what is beyond: what was written of a piece that was not taken.
+    /// Cuts off what is beyond: what was written of a piece that was not taken, and space that was set aside for more.
     ///
     /// # Errors
     /// `InvalidData` if there is less: somebody has changed it. What else the system says.
@@ -83,21 +101,9 @@ impl Staged {
             found if found < length => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "the data of the upload is cut short"))
             }
-            found if found > length => self.file.set_len(length),
-            _ => Ok(()),
+            // Of the same length too: space beyond the end is given back.
+            _ => self.file.set_len(length),
         }
-    }
-
-    /// Gives back space that was set aside behind what is written.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn give_back(&mut self) -> io::Result<()> {
-        if self.reserved > self.written {
-            self.file.set_len(self.written)?;
-            self.reserved = self.written;
-        }
-        Ok(())
     }
 
     /// Makes what was written as durable as is promised.
@@ -148,6 +154,18 @@ impl Staged {
         if length > self.reserved {
             os::reserve(&self.file, self.reserved, length - self.reserved)?;
             self.reserved = length;
+        }
+        Ok(())
+    }
+
+    /// Gives back space that was set aside for more than what was appended.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn give_back(&mut self) -> io::Result<()> {
+        if self.reserved > self.written {
+            self.file.set_len(self.written)?;
+            self.reserved = self.written;
         }
         Ok(())
     }
@@ -235,10 +253,23 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
+        if let Some(position) = self.chunk
+            && let Err(error) = os::give_back(&self.file, position, self.written - position)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "the space of a chunk could not be given back");
+        }
         if !self.is_kept && !self.file.metadata().is_ok_and(|metadata| os::identity(&metadata).is_some()) {
             self.remove();
         }
     }
+}
+
+/// Flushes the names of the files among the uploads.
+///
+/// # Errors
+/// What the system says.
+pub fn flush_names(layout: &Layout, durability: Durability) -> io::Result<()> {
+    durability.sync_directory(&os::open_directory(&layout.uploads())?)
 }
 
 /// Removes all that there is of an upload.

@@ -15,7 +15,7 @@ use crate::domain::{Change, Digest, Timestamp, TransferId};
 use crate::services::checksum::PieceHash;
 use crate::services::pipeline::{Marker, Pipeline, blocking};
 use crate::services::uploads::{Ending, UploadError};
-use crate::services::writer::{Target, Written};
+use crate::services::writer::{Target, Writer, Written};
 use crate::store::upload_log::{Manifest, Record};
 
 /// So much of a body may be lost by a crash: up to there it has not been told.
@@ -99,17 +99,30 @@ impl Resumable {
             };
             receive(&mut pipeline, body, &newer, most.saturating_sub(offset), &mut arrives).await
         };
-        let ended = ended.map_err(|error| UploadError::storage(&error))?;
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                self.give_back(&upload, work).await;
+                return Err(UploadError::storage(&error).into());
+            }
+        };
         let Verdict { checksum, end, complete } = match judge(ended, &append, size, arrived, most) {
             Ok(verdict) => verdict,
             Err(error) => {
                 pipeline.abandon().await;
+                self.give_back(&upload, work).await;
                 return Err(error);
             }
         };
         if complete && !upload.is_partial() {
             // However the body ended: all that there is to come is there.
-            let whole = finish(pipeline, checksum).await?.ok_or(ResumableError::PieceChecksum)?;
+            let whole = match finish(pipeline, checksum).await {
+                Ok(Some(whole)) => whole,
+                refused => {
+                    self.give_back(&upload, work).await;
+                    return Err(refused.err().unwrap_or(ResumableError::PieceChecksum));
+                }
+            };
             return self.publish(&upload, work, whole).await;
         }
         let checkpoint = work.checkpoint(&upload.manifest);
@@ -117,11 +130,15 @@ impl Resumable {
             let right = checksum.is_none_or(|checksum| hashes.piece.clone().has(&checksum));
             if right {
                 checkpoint(&mut writer, &hashes)?;
+                writer.give_back()?;
             }
-            writer.give_back()?;
             Ok(right)
         });
-        if !kept.await.map_err(|error| UploadError::storage(&error))? {
+        let kept = kept.await.map_err(|error| UploadError::storage(&error));
+        if !matches!(kept, Ok(true)) {
+            self.give_back(&upload, work).await;
+        }
+        if !kept? {
             return Err(ResumableError::PieceChecksum);
         }
         if complete {
@@ -136,6 +153,14 @@ impl Resumable {
         match end {
             None => Ok(self.of_unfinished(&upload, work)),
             Some(error) => Err(error),
+        }
+    }
+
+    /// A piece was not taken: what was written of it goes, and space that was set aside, which others may need.
+    async fn give_back(&self, upload: &Unfinished, work: &Work) {
+        let (target, opening) = (self.target(upload.id(), 0), work.opening().0);
+        if let Err(error) = blocking(move || Writer::open(target, opening).map(drop)).await {
+            tracing::warn!(%error, id = %upload.id(), "what was written of a piece could not be cut off");
         }
     }
 

@@ -88,6 +88,7 @@ impl Resumable {
         let kept = pipeline.end(move |mut writer, hashes| {
             writer.settle()?;
             writer.flush()?;
+            writer.give_back()?;
             let (offset, tail) = (writer.length(), Zeroizing::new(writer.tail().to_vec()));
             let key = writer.keep();
             let log = UploadLog::create(&layout, &manifest, durability)?;

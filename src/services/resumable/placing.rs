@@ -17,7 +17,7 @@ use crate::domain::TransferId;
 use crate::services::pipeline::blocking;
 use crate::services::uploads::UploadError;
 use crate::services::writer::{Opening, Target, Writer, Written};
-use crate::store::{atomic, os};
+use crate::store::{atomic, uploads};
 
 /// The content of a chunk that has no place yet.
 pub(super) enum Content {
@@ -163,7 +163,7 @@ fn write_part(
     content.write_to(&mut writer, keyring)?;
     let mut written = writer.finish()?;
     // Its name must be there after a loss of power, as the log is going to say.
-    durability.sync_directory(&os::open_directory(&layout.uploads())?)?;
+    uploads::flush_names(&layout, durability)?;
     written.staged.keep();
     Ok(())
 }

@@ -17,9 +17,10 @@ use super::registry::{Bytes, Finished, Unfinished};
 use crate::crypto::{FileKey, HEADER_LEN, Header, Keyring};
 use crate::domain::{Change, Direction, Start, Status, Timestamp, TransferId};
 use crate::services::pipeline::blocking;
+use crate::store::Durability;
 use crate::store::files::OpenFile;
 use crate::store::upload_log::{self, Kind, LogError, Manifest, Record, UploadLog};
-use crate::store::{Durability, uploads};
+use crate::store::uploads::{self, Staged};
 
 /// What was found.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -301,6 +302,8 @@ impl Resumable {
         if found.stored().size < expected {
             return Err(Lost::Damaged("the data of the upload is cut short".into()));
         }
+        // What was on its way when the server ended was never told, and its space may be needed.
+        Staged::resume(&self.0.uploads.layout, manifest.id, expected)?.cut(expected)?;
         Ok(())
     }
 }

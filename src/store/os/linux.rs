@@ -63,6 +63,20 @@ pub fn reserve(file: &File, offset: u64, length: u64) -> io::Result<()> {
     }
 }
 
+/// Gives space back (`fallocate(2)`, a hole) for `length` bytes at `offset`. Where the file system can't, nothing happens.
+///
+/// # Errors
+/// What the system says.
+pub fn give_back(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Renames unless the new name is taken (`renameat2(2)` with `RENAME_NOREPLACE`): one atomic step.
 ///
 /// # Errors

@@ -28,6 +28,14 @@ pub fn reserve(_file: &File, _offset: u64, _length: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Does nothing.
+///
+/// # Errors
+/// None.
+pub fn give_back(_file: &File, _offset: u64, _length: u64) -> io::Result<()> {
+    Ok(())
+}
+
 /// Renames unless the new name is taken: by a second link, which fails where a name exists.
 ///
 /// # Errors

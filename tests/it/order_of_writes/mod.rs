@@ -1,5 +1,6 @@
 //! The order in which the server really writes, flushes, renames and answers, as `strace` sees it.
 
+mod resumable;
 mod rule;
 mod trace;
 
@@ -95,6 +96,11 @@ async fn concurrent_uploads(server: String, http: Client) {
     for upload in uploads.collect::<Vec<_>>() {
         upload.await.expect("acknowledged");
     }
+}
+
+/// Whether it writes to a file of such a path.
+fn written_to(call: &Call, of: impl Fn(&str) -> bool) -> bool {
+    rule::is_write(call) && call.result > 0 && call.target().is_some_and(of)
 }
 
 fn flushes(calls: &[Call], path: &str) -> usize {

@@ -59,7 +59,7 @@ fn read_answer(text: &[u8]) -> Option<Result<Acknowledged, &'static str>> {
     Some(read().ok_or("a member is missing"))
 }
 
-fn is_write(call: &Call) -> bool {
+pub fn is_write(call: &Call) -> bool {
     matches!(
         &*call.name,
         "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" | "sendto" | "sendmsg" | "copy_file_range"
@@ -71,11 +71,11 @@ fn changes(call: &Call) -> bool {
     is_write(call) || matches!(&*call.name, "ftruncate" | "fallocate" | "utimensat")
 }
 
-fn is_flush(call: &Call) -> bool {
+pub fn is_flush(call: &Call) -> bool {
     matches!(&*call.name, "fsync" | "fdatasync")
 }
 
-fn is_socket(call: &Call) -> bool {
+pub fn is_socket(call: &Call) -> bool {
     call.target().is_some_and(|target| target.starts_with("TCP"))
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::process::Process;
-use crate::support::{Answer, Form, Raw, http_client, sha256};
+use crate::support::{Answer, FOR_EVER, Form, Raw, http_client, sha256};
 use crate::tus::{BYTES, VERSION, metadata};
 
 const KEY: (&str, &str) = ("ENCRYPTION_KEY", "a key of these tests");
@@ -78,8 +78,9 @@ impl Server {
         let headers = [VERSION, BYTES, ("Upload-Offset", &at), ("Content-Length", &to_come)];
         raw.send_head(&format!("PATCH {path}"), &headers).await;
         raw.send(bytes).await;
+        let begun = std::time::Instant::now();
         while self.status(name).await["transferred_bytes"] != offset + bytes.len() {
-            tokio::task::yield_now().await;
+            assert!(begun.elapsed() < FOR_EVER && !raw.has_answer(), "the server has not taken it");
         }
         raw
     }
@@ -124,7 +125,7 @@ impl Server {
     }
 
     async fn names(&self) -> Vec<String> {
-        let files = self.get("/files").await;
+        let files = self.get("/files?limit=1000").await;
         let files = files["files"].as_array().expect("files");
         files.iter().map(|file| file["filename"].as_str().expect("a name").to_owned()).collect()
     }
