@@ -16,14 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::checksum::PieceHash;
+use super::checksum::Hashes;
 use super::writer::{GATHER, Opening, Target, Writer};
-use crate::crypto::Sha256Pair;
-use crate::domain::Digest;
 
 /// So many bytes wait in memory before threads are put to work.
 const SMALL: usize = 256 << 10;
@@ -56,57 +53,6 @@ pub(super) struct Marker {
 }
 
 type Mark = dyn Fn(&mut Writer, &Hashes) -> io::Result<()> + Send + Sync;
-
-/// What is computed of the bytes that pass.
-#[derive(Clone, Default)]
-pub(super) struct Hashes {
-    /// SHA-256 of the whole file, or of the chunk.
-    pub(super) whole: Sha256,
-    /// In its place: the SHA-256 of the chunk, and that of the whole file whose next bytes it is.
-    pair: Option<Box<Sha256Pair>>,
-    /// Nothing is computed now.
-    later: bool,
-    /// What the client has sent a checksum of.
-    pub(super) piece: PieceHash,
-}
-
-impl Hashes {
-    /// Of a chunk that follows on what has been hashed of the whole file.
-    pub(super) fn following(whole: Sha256) -> Self {
-        let pair = Sha256Pair::new(Sha256::default(), whole);
-        Self { pair: Some(Box::new(pair)), ..Self::default() }
-    }
-
-    /// Of what will be read back and hashed later.
-    pub(super) fn later() -> Self {
-        Self { later: true, ..Self::default() }
-    }
-
-    pub(super) fn update(&mut self, bytes: &[u8]) {
-        match &mut self.pair {
-            Some(pair) => pair.update(bytes),
-            None if self.later => {}
-            None => self.whole.update(bytes),
-        }
-        self.piece.update(bytes);
-    }
-
-    /// The SHA-256 of a chunk, if it was computed, and that of the whole file with it, if it followed on that.
-    pub(super) fn of_chunk(self) -> (Option<Digest>, Option<Sha256>) {
-        let digest = |hash: Sha256| Digest::new(hash.finalize().into());
-        match self.pair {
-            Some(pair) => {
-                let (chunk, whole) = pair.split();
-                (Some(digest(chunk)), Some(whole))
-            }
-            None => ((!self.later).then(|| digest(self.whole)), None),
-        }
-    }
-
-    pub(super) fn digest(self) -> Digest {
-        Digest::new(self.whole.finalize().into())
-    }
-}
 
 enum State {
     Gathering { pieces: Vec<Bytes>, length: usize },

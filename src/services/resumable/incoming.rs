@@ -8,12 +8,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::Resumable;
 use super::assemble::{Belongs, completed};
-use super::chunked::{Chunked, Place, Slot};
+use super::chunked::{Chunked, Place};
 use super::model::{Chunk, ChunkTaken, ResumableError};
 use super::placing::{Content, ends};
 use super::registry::Unfinished;
+use super::slot::Slot;
 use crate::domain::{Digest, TransferId};
-use crate::services::pipeline::{Hashes, Pipeline, blocking};
+use crate::services::checksum::Hashes;
+use crate::services::pipeline::{Pipeline, blocking};
 use crate::services::uploads::UploadError;
 use crate::services::writer::Opening;
 

@@ -20,6 +20,7 @@ mod placing;
 mod prefix;
 mod registry;
 mod restore;
+mod slot;
 mod turns;
 
 use std::sync::Arc;
