@@ -133,7 +133,11 @@ impl App {
             durability,
         );
         let resumable = Resumable::new(uploads.clone(), resumable_limits(&settings));
-        resumable.restore().await.map_err(|source| storage::unusable(&settings, source))?;
+        let restored = resumable.restore().await.map_err(|source| storage::unusable(&settings, source))?;
+        if restored.unfinished + restored.damaged + restored.removed > 0 {
+            let resumable::Restored { unfinished, damaged, removed, .. } = restored;
+            tracing::info!(unfinished, damaged, removed, "unfinished uploads read");
+        }
         let downloads = Downloads::new(files, status.clone(), keys);
         let access = Access::new(settings.auth, settings.api_keys.iter().map(String::as_str));
         let (hub, seats) = (live::watch(&status), Arc::new(Semaphore::new(settings.max_connections)));

@@ -40,7 +40,10 @@ fn start(settings: Settings) -> Result<(), String> {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit on open files could not be raised"),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(crate::services::BLOCKING_THREADS)
+        .build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let served = runtime.block_on(serve_until_stopped(settings));
     // Blocking work that nobody waits for any more must not hold the end up.

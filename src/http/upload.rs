@@ -285,6 +285,7 @@ impl Context<'_> {
             metadata: None,
             idempotency_key: None,
             partial: false,
+            says_its_end: false,
         };
         match self.app.resumable().keep(upload, creation).await {
             Ok(()) => failure.into(),

@@ -1,8 +1,11 @@
-//! Checksums that clients send with a piece of an upload.
+//! What is computed of the bytes of an upload: its SHA-256, and checksums that clients send with a piece of it.
 
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
+
+use crate::crypto::Sha256Pair;
+use crate::domain::Digest;
 
 /// What a piece of an upload must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,57 @@ impl PieceHash {
             Checksum::Sha256(expected) => self.sha256.is_some_and(|hash| hash.finalize() == *expected),
             Checksum::Md5(expected) => self.md5.is_some_and(|hash| hash.finalize() == *expected),
         }
+    }
+}
+
+/// What is computed of the bytes that pass.
+#[derive(Clone, Default)]
+pub(super) struct Hashes {
+    /// SHA-256 of the whole file, or of the chunk.
+    pub(super) whole: Sha256,
+    /// In its place: the SHA-256 of the chunk, and that of the whole file whose next bytes it is.
+    pair: Option<Box<Sha256Pair>>,
+    /// Nothing is computed now.
+    pub(super) later: bool,
+    /// What the client has sent a checksum of.
+    pub(super) piece: PieceHash,
+}
+
+impl Hashes {
+    /// Of a chunk that follows on what has been hashed of the whole file.
+    pub(super) fn following(whole: Sha256) -> Self {
+        let pair = Sha256Pair::new(Sha256::default(), whole);
+        Self { pair: Some(Box::new(pair)), ..Self::default() }
+    }
+
+    /// Of what will be read back and hashed later.
+    pub(super) fn later() -> Self {
+        Self { later: true, ..Self::default() }
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        match &mut self.pair {
+            Some(pair) => pair.update(bytes),
+            None if self.later => {}
+            None => self.whole.update(bytes),
+        }
+        self.piece.update(bytes);
+    }
+
+    /// The SHA-256 of a chunk, if it was computed, and that of the whole file with it, if it followed on that.
+    pub(super) fn of_chunk(self) -> (Option<Digest>, Option<Sha256>) {
+        let digest = |hash: Sha256| Digest::new(hash.finalize().into());
+        match self.pair {
+            Some(pair) => {
+                let (chunk, whole) = pair.split();
+                (Some(digest(chunk)), Some(whole))
+            }
+            None => ((!self.later).then(|| digest(self.whole)), None),
+        }
+    }
+
+    pub(super) fn digest(self) -> Digest {
+        Digest::new(self.whole.finalize().into())
     }
 }
 

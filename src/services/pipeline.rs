@@ -16,19 +16,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::checksum::PieceHash;
+use super::checksum::Hashes;
 use super::writer::{GATHER, Opening, Target, Writer};
-use crate::crypto::Sha256Pair;
-use crate::domain::Digest;
 
 /// So many bytes wait in memory before threads are put to work.
 const SMALL: usize = 256 << 10;
 /// So many where it may still turn out that they are to be sealed: they should not touch the disk before.
 const UNDECIDED: usize = 1 << 20;
+/// So many uploads stream at once, each with one or two blocking threads; others wait, and by TCP their clients. There must
+/// be threads left for everything else.
+const MOST_STREAMS: usize = 1000;
+/// Blocking threads that a server should have.
+pub const BLOCKING_THREADS: usize = 2 * MOST_STREAMS + 512;
 /// Pieces that may wait for the disk or the hash; hyper's pieces are at most 256 KiB.
 const DEPTH: usize = 2;
 
@@ -52,57 +54,6 @@ pub(super) struct Marker {
 
 type Mark = dyn Fn(&mut Writer, &Hashes) -> io::Result<()> + Send + Sync;
 
-/// What is computed of the bytes that pass.
-#[derive(Clone, Default)]
-pub(super) struct Hashes {
-    /// SHA-256 of the whole file, or of the chunk.
-    pub(super) whole: Sha256,
-    /// In its place: the SHA-256 of the chunk, and that of the whole file whose next bytes it is.
-    pair: Option<Box<Sha256Pair>>,
-    /// Nothing is computed now.
-    later: bool,
-    /// What the client has sent a checksum of.
-    pub(super) piece: PieceHash,
-}
-
-impl Hashes {
-    /// Of a chunk that follows on what has been hashed of the whole file.
-    pub(super) fn following(whole: Sha256) -> Self {
-        let pair = Sha256Pair::new(Sha256::default(), whole);
-        Self { pair: Some(Box::new(pair)), ..Self::default() }
-    }
-
-    /// Of what will be read back and hashed later.
-    pub(super) fn later() -> Self {
-        Self { later: true, ..Self::default() }
-    }
-
-    pub(super) fn update(&mut self, bytes: &[u8]) {
-        match &mut self.pair {
-            Some(pair) => pair.update(bytes),
-            None if self.later => {}
-            None => self.whole.update(bytes),
-        }
-        self.piece.update(bytes);
-    }
-
-    /// The SHA-256 of a chunk, if it was computed, and that of the whole file with it, if it followed on that.
-    pub(super) fn of_chunk(self) -> (Option<Digest>, Option<Sha256>) {
-        let digest = |hash: Sha256| Digest::new(hash.finalize().into());
-        match self.pair {
-            Some(pair) => {
-                let (chunk, whole) = pair.split();
-                (Some(digest(chunk)), Some(whole))
-            }
-            None => ((!self.later).then(|| digest(self.whole)), None),
-        }
-    }
-
-    pub(super) fn digest(self) -> Digest {
-        Digest::new(self.whole.finalize().into())
-    }
-}
-
 enum State {
     Gathering { pieces: Vec<Bytes>, length: usize },
     Streaming(Stages),
@@ -117,6 +68,7 @@ struct Stages {
     unmarked: u64,
     every: Option<u64>,
     _running: Running,
+    _seat: Option<SemaphorePermit<'static>>,
 }
 
 struct Hasher {
@@ -127,6 +79,7 @@ struct Hasher {
 /// Counts the uploads that stream.
 struct Running;
 
+static STREAMS: Semaphore = Semaphore::const_new(MOST_STREAMS);
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 impl Running {
@@ -203,11 +156,14 @@ impl Pipeline {
                 }
                 let pieces = std::mem::take(pieces);
                 let (target, opening) = (self.target.clone(), self.opening.clone());
-                let mut stages = Stages::start(target, opening, self.hashes.clone(), self.marker.clone());
-                for piece in pieces {
-                    stages.push(piece).await?;
-                }
+                let stages = Stages::start(target, opening, self.hashes.clone(), self.marker.clone()).await;
+                // Before the next await: who is cancelled there must know that somebody writes.
                 self.state = State::Streaming(stages);
+                if let State::Streaming(stages) = &mut self.state {
+                    for piece in pieces {
+                        stages.push(piece).await?;
+                    }
+                }
                 Ok(())
             }
             State::Streaming(stages) => stages.push(piece).await,
@@ -268,7 +224,10 @@ impl Pipeline {
 }
 
 impl Stages {
-    fn start(target: Target, opening: Opening, hashes: Hashes, marker: Option<Marker>) -> Self {
+    /// Waits while too many stream. Cancel-safe.
+    async fn start(target: Target, opening: Opening, hashes: Hashes, marker: Option<Marker>) -> Self {
+        // Never closed.
+        let seat = STREAMS.acquire().await.ok();
         let (running, others) = Running::start();
         let beside = others == 0 && !hashes.later;
         let here = (!beside).then(|| hashes.clone());
@@ -285,7 +244,7 @@ impl Stages {
             let (sender, pieces) = mpsc::channel(DEPTH);
             Hasher { pieces: sender, hashed: tokio::task::spawn_blocking(move || hash(pieces, hashes)) }
         });
-        Self { writer, written, hasher, unmarked: 0, every, _running: running }
+        Self { writer, written, hasher, unmarked: 0, every, _running: running, _seat: seat }
     }
 
     async fn push(&mut self, piece: Bytes) -> io::Result<()> {
@@ -312,7 +271,8 @@ impl Stages {
         if hashes && self.writer.send(to_writer).await.is_ok() {
             return Ok(());
         }
-        // One of the two has given up: the writer says why.
+        // One of the two has given up: the writer says why. If it was the other, it must not wait for more.
+        self.writer = mpsc::channel(1).0;
         match (&mut self.written).await.map_err(io::Error::other)? {
             Err(error) => Err(error),
             Ok(_) => Err(ended()),

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 
+use super::checksum::Hashes;
 use super::keys::Keys;
-use super::pipeline::{Hashes, Pipeline, blocking};
+use super::pipeline::{Pipeline, blocking};
 use super::space::Space;
 use super::writer::{Opening, Target, Written};
 use crate::crypto::FileKey;

@@ -28,6 +28,12 @@ const VERSION: u32 = 1;
 /// A log that has grown by so many bytes beyond what it needs is written anew.
 const SLACK: u64 = 256 << 10;
 
+/// Which format it is.
+#[derive(Deserialize)]
+struct Version {
+    upload: u32,
+}
+
 /// What an upload is, from its first line on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -58,6 +64,9 @@ pub struct Manifest {
     /// The same key of the same client gives the same upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<Box<str>>,
+    /// It is complete when the client says so, not when its size is reached.
+    #[serde(default)]
+    pub says_its_end: bool,
     /// How its bytes come.
     pub kind: Kind,
     /// When it began.
@@ -103,6 +112,7 @@ impl Manifest {
             size: None,
             metadata: None,
             idempotency_key: None,
+            says_its_end: false,
             kind,
             created_at: Timestamp::now(),
         }
@@ -127,6 +137,8 @@ pub enum Record {
         /// What is needed to go on: see [`Memory`].
         memory: Memory,
     },
+    /// Everything is there; it could not be published yet.
+    Whole,
     /// All chunks but the last have so many bytes (0: there is only one): now each has its place.
     ChunkSize(u64),
     /// The last chunk is there, in a file of its own, as its place is not known yet.
@@ -179,6 +191,9 @@ pub enum LogError {
         /// Which line, from 1.
         line: usize,
     },
+    /// Another server has written it.
+    #[error("the log of the upload is of version {0}, which is not known to this server")]
+    Version(u32),
     /// There is nothing in it: the upload was never acknowledged.
     #[error("the log of the upload is empty")]
     Empty,
@@ -224,8 +239,12 @@ impl UploadLog {
                 break;
             };
             if index == 0 {
-                let read: Manifest = serde_json::from_slice(json).map_err(|_| damaged)?;
-                manifest = Some(read).filter(|manifest| manifest.upload == VERSION);
+                let Version { upload } = serde_json::from_slice(json).map_err(|_| damaged)?;
+                if upload != VERSION {
+                    return Err(LogError::Version(upload));
+                }
+                let damaged = LogError::Damaged { line: 1 };
+                manifest = Some(serde_json::from_slice::<Manifest>(json).map_err(|_| damaged)?);
             } else {
                 records.push(serde_json::from_slice(json).map_err(|_| damaged)?);
             }

@@ -61,6 +61,10 @@ impl Staged {
     pub fn resume(layout: &Layout, id: TransferId, position: u64) -> io::Result<Self> {
         let path = layout.upload_data(id);
         let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+        if os::identity(&file.metadata()?).is_some() {
+            // After a flush that failed nobody knows whether that was written down: the next start finds out.
+            return Err(io::Error::other("the data of the upload stands under a name already"));
+        }
         file.seek(SeekFrom::Start(position))?;
         Ok(Self { path, file, is_kept: true, written: position, reserved: position, chunk: None })
     }

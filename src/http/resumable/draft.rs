@@ -111,7 +111,8 @@ pub(super) async fn create(mut asked: Asked, filename: Option<FileName>) -> Resu
     };
     // It ends when the client says so, even where its length is reached: only the last request may complete it.
     let size = length.filter(|length| described.complete || *length > 0);
-    let creation = asked.creation(&options, size)?;
+    let mut creation = asked.creation(&options, size)?;
+    creation.says_its_end = true;
     let is_new = !asked.app.uploads().is_taken(&creation.filename);
     let append = of_body(&asked.headers, 0, &described)?;
     let created = asked.create(creation).await;

@@ -213,6 +213,7 @@ impl Asked {
             metadata: None,
             idempotency_key: fields::idempotency_key(&self.headers)?,
             partial: false,
+            says_its_end: false,
         })
     }
 

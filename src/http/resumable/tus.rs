@@ -14,7 +14,7 @@ use super::metadata::Metadata;
 use crate::app::App;
 use crate::domain::{FileName, TransferId};
 use crate::http::error::ApiError;
-use crate::services::resumable::{Append, Concat, Progress, ResumableError};
+use crate::services::resumable::{Append, Broken, Concat, Progress, ResumableError};
 
 pub(super) const VERSION: &str = "1.0.0";
 const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,expiration,checksum,checksum-trailer,\
@@ -71,6 +71,10 @@ fn expires(progress: &Progress, headers: &mut HeaderMap) {
 pub(super) fn refusal(error: ResumableError) -> ApiError {
     match error {
         ResumableError::PieceChecksum => ApiError::from(error).tus_checksum_mismatch(),
+        // Clients take 408 for final, and try 409 again: what came is kept.
+        ResumableError::Broken(Broken::TimedOut) => {
+            ApiError { status: StatusCode::CONFLICT, ..ApiError::from(error) }
+        }
         error => error.into(),
     }
 }

@@ -1,22 +1,21 @@
-//! Adding a body to an upload, and publishing it when that was the last.
+//! Adding a body to an upload.
 
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
-use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
 
 use super::Resumable;
+use super::completion::finish;
 use super::model::{Append, Broken, Checksum, Piece, Progress, ResumableError};
 use super::ordered::{Stage, Work};
 use super::registry::{Known, Unfinished};
 use super::turns::Turn;
-use crate::domain::{Change, Digest, Timestamp, TransferId};
+use crate::domain::{Timestamp, TransferId};
 use crate::services::checksum::PieceHash;
 use crate::services::pipeline::{Marker, Pipeline, blocking};
-use crate::services::uploads::{Ending, UploadError};
-use crate::services::writer::{Target, Writer, Written};
-use crate::store::upload_log::{Manifest, Record};
+use crate::services::uploads::UploadError;
+use crate::services::writer::{Target, Writer};
+use crate::store::upload_log::Record;
 
 /// So much of a body may be lost by a crash: up to there it has not been told.
 const MARK: u64 = 32 << 20;
@@ -39,13 +38,6 @@ struct Verdict {
     end: Option<ResumableError>,
     /// Whether it was the last.
     complete: bool,
-}
-
-/// An upload of which everything has been written.
-struct Whole {
-    written: Written,
-    hash: Sha256,
-    tail: Zeroizing<Vec<u8>>,
 }
 
 impl Resumable {
@@ -84,6 +76,9 @@ impl Resumable {
             self.learn_size(&upload, work, size).await?;
         }
         upload.touch(Timestamp::now());
+        // Space is set aside for the body as soon as it is known to be long: it is not counted twice.
+        let soon = append.length.unwrap_or(0);
+        upload.seat.expect(size.map_or(0, |size| size.saturating_sub(offset).saturating_sub(soon)));
         let checked = append.checksum.is_some() || append.checksum_follows;
         let mut pipeline = self.pipeline(&upload, work, &append);
         let mut arrived = offset;
@@ -94,7 +89,7 @@ impl Resumable {
                 arrived += bytes;
                 live.inspect(|live| live.reach(arrived));
             };
-            receive(&mut pipeline, body, &newer, most - offset, &mut arrives).await
+            receive(&mut pipeline, body, &newer, most.saturating_sub(offset), &mut arrives).await
         };
         let ended = match ended {
             Ok(ended) => ended,
@@ -112,6 +107,7 @@ impl Resumable {
             }
         };
         if complete && !upload.is_partial() {
+            // However the body ended: all that there is to come is there.
             let whole = match finish(pipeline, checksum).await {
                 Ok(Some(whole)) => whole,
                 refused => {
@@ -138,7 +134,9 @@ impl Resumable {
             return Err(ResumableError::PieceChecksum);
         }
         if complete {
-            work.size = Some(arrived);
+            if work.size.is_none() {
+                self.learn_size(&upload, work, arrived).await?;
+            }
             work.stage = Stage::Whole;
         }
         upload.seat.expect(size.map_or(0, |size| size.saturating_sub(arrived)));
@@ -183,7 +181,7 @@ impl Resumable {
         Ok(())
     }
 
-    fn pipeline(&self, upload: &Unfinished, work: &Work, append: &Append) -> Pipeline {
+    pub(super) fn pipeline(&self, upload: &Unfinished, work: &Work, append: &Append) -> Pipeline {
         let (opening, mut hashes) = work.opening();
         if let Some(checksum) = &append.checksum {
             hashes.piece = PieceHash::of(checksum);
@@ -201,95 +199,6 @@ impl Resumable {
         let uploads = &self.0.uploads;
         let (layout, space) = (uploads.layout.clone(), uploads.space.clone());
         Target { layout, id, expected, space, durability: uploads.durability }
-    }
-
-    /// Publishes an upload of which everything has come before, but could not be published then.
-    pub(super) async fn publish_again(&self, upload: &Unfinished) -> Result<Progress, ResumableError> {
-        let Turn { mut work, newer: _newer } = upload.ordered()?.take().await?;
-        if work.stage == Stage::Ended {
-            return self.after_the_end(upload.id());
-        }
-        let pipeline = self.pipeline(upload, &work, &Append::default());
-        let whole = finish(pipeline, None).await?.ok_or(ResumableError::PieceChecksum)?;
-        self.publish(upload, &mut work, whole).await
-    }
-
-    async fn publish(
-        &self,
-        upload: &Unfinished,
-        work: &mut Work,
-        whole: Whole,
-    ) -> Result<Progress, ResumableError> {
-        let Whole { written, hash, tail } = whole;
-        let (id, size) = (upload.id(), written.file.size);
-        let digest = Digest::new(hash.clone().finalize().into());
-        upload.live.as_ref().inspect(|live| live.reach(size));
-        let published = self.0.uploads.publish(id, &written, digest, ending(&upload.manifest)).await;
-        let durable = Arc::clone(&work.durable);
-        match published {
-            Ok(transfer) => {
-                work.stage = Stage::Ended;
-                let noted = blocking(move || {
-                    written.staged.published();
-                    let mut durable = durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    durable.log.append(&Record::Published { last: None })
-                });
-                if let Err(error) = noted.await {
-                    tracing::warn!(%error, %id, "that an upload is published is not in its log");
-                }
-                self.remember(upload, transfer, None).await;
-                self.after_the_end(id)
-            }
-            // That can be tried again, as soon as there is room.
-            Err(error @ (UploadError::Full | UploadError::Storage(_))) => {
-                let keyring = work.keyring.clone().filter(|_| upload.manifest.sealed);
-                let mut manifest = upload.manifest.clone();
-                manifest.size = Some(size);
-                let noted = blocking(move || {
-                    let mut durable = durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    let noted = durable.remember(size, &hash, &tail, keyring.as_deref(), &manifest);
-                    durable.advance(size, &hash, &tail);
-                    noted
-                });
-                if let Err(error) = noted.await {
-                    tracing::warn!(%error, %id, "that an upload is complete is not in its log");
-                }
-                (work.size, work.stage) = (Some(size), Stage::Whole);
-                Err(error.into())
-            }
-            Err(error) => {
-                drop(written);
-                let (at, why) = (Timestamp::now(), error.to_string().into());
-                let failed = Change::Failed { id, at, error: why, transferred_bytes: size };
-                self.end_now(upload, Some(failed)).await?;
-                work.stage = Stage::Ended;
-                Err(error.into())
-            }
-        }
-    }
-}
-
-/// Everything has come: writes the rest, flushes. `None`: it has not the checksum.
-async fn finish(pipeline: Pipeline, checksum: Option<Checksum>) -> Result<Option<Whole>, ResumableError> {
-    let finished = pipeline.end(move |mut writer, hashes| {
-        if checksum.is_some_and(|checksum| !hashes.piece.clone().has(&checksum)) {
-            return Ok(None);
-        }
-        writer.settle()?;
-        let tail = Zeroizing::new(writer.tail().to_vec());
-        Ok(Some(Whole { written: writer.finish()?, hash: hashes.whole, tail }))
-    });
-    Ok(finished.await.map_err(|error| UploadError::storage(&error))?)
-}
-
-pub(super) fn ending(manifest: &Manifest) -> Ending {
-    Ending {
-        filename: manifest.filename.clone(),
-        client: manifest.client(),
-        priority: manifest.priority,
-        encryption: Some(manifest.sealed),
-        sha256: manifest.sha256,
-        condition: manifest.condition.clone(),
     }
 }
 
@@ -317,7 +226,11 @@ fn judge(
     if append.checksum_follows && checksum.is_none() {
         return Err(Broken::Trailer.into());
     }
-    let complete = end.is_none() && append.complete.unwrap_or(size == Some(arrived));
+    let complete = match append.complete {
+        // A body that broke off behind its last byte has brought everything.
+        None => size == Some(arrived),
+        Some(complete) => complete && end.is_none(),
+    };
     if complete && size.is_some_and(|size| size != arrived) {
         return Err(ResumableError::Inconsistent);
     }

@@ -68,6 +68,16 @@ impl Resumable {
         if !chunked.is_new() {
             return Ok(());
         }
+        // To the end: who asks may not have the patience, and asks again.
+        let (this, upload) = (self.clone(), Arc::clone(upload));
+        self.to_the_end(async move {
+            let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
+            this.look_at_once(&upload, chunked).await
+        })
+        .await
+    }
+
+    async fn look_at_once(&self, upload: &Arc<Unfinished>, chunked: &Chunked) -> Result<(), ResumableError> {
         let _turn = chunked.placing.lock().await;
         if !chunked.is_new() {
             return Ok(());

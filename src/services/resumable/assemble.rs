@@ -125,6 +125,8 @@ impl Resumable {
 
     /// The upload to which a chunk of `length` bytes belongs; a new one, if there is none.
     pub(super) async fn join_or_begin(&self, chunk: &Chunk, length: u64) -> Result<Belongs, ResumableError> {
+        // First without a turn: to look at what was there when the server began may take its time.
+        self.belongs(chunk).await?;
         let _turn = self.one_at_a_time((&chunk.client.id, &chunk.filename)).await;
         let belongs = self.belongs(chunk).await?;
         if !matches!(belongs, Belongs::New) {
@@ -162,6 +164,7 @@ impl Resumable {
             metadata: None,
             idempotency_key: None,
             partial: false,
+            says_its_end: false,
         };
         let seat = self.seat(&creation, size.or(about).unwrap_or(0))?;
         let id = TransferId::new();
@@ -194,7 +197,7 @@ impl Resumable {
             let (id, at) = (older.id(), Timestamp::now());
             let error = "the client has begun anew, with chunks of another size".into();
             let failed = Change::Failed { id, at, error, transferred_bytes: older.transferred() };
-            if let Err(error) = self.end(&older, Some(failed)).await {
+            if let Err(error) = self.end(&older, failed, None).await {
                 tracing::debug!(%error, %id, "an upload that was begun anew has ended");
             }
         }
@@ -248,12 +251,21 @@ impl Resumable {
         came: Came,
     ) -> Result<ChunkTaken, ResumableError> {
         let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
+        let came = match (chunked.aside(), chunked.place()) {
+            // It could not be brought to its place before: there was no room.
+            (Some(_), Some(_)) => {
+                let _turn = chunked.placing.lock().await;
+                self.place_aside(upload, chunked).await?.unwrap_or(came)
+            }
+            _ => came,
+        };
         let bytes = chunked.bytes();
         if let Some(live) = &upload.live {
             chunked.content_length().inspect(|total| live.set_total(*total));
             live.reach(bytes);
         }
-        let expected = upload.manifest.size.or_else(|| chunked.content_length());
+        let about = || Some(chunked.place()?.size.saturating_mul(chunked.total.into()));
+        let expected = upload.manifest.size.or_else(|| chunked.content_length()).or_else(about);
         upload.seat.expect(expected.map_or(0, |size| size.saturating_sub(bytes)));
         upload.touch(Timestamp::now());
         if came.is_last {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::model::{Chunk, ResumableError};
 use super::prefix::Prefix;
 use super::registry::Unfinished;
-use super::turns::{Turn, Turns};
+use super::turns::Turns;
 use crate::crypto::{FileKey, Layout as Container, LayoutError};
 use crate::domain::{Digest, TransferId};
 use crate::services::uploads::UploadError;
@@ -34,17 +34,17 @@ pub(super) struct Chunked {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     place: Option<Place>,
     received: BTreeMap<u32, Received>,
     aside: Option<Aside>,
     /// Chunks that are being written.
-    writing: HashMap<u32, Arc<Turns<()>>>,
+    pub(super) writing: HashMap<u32, Arc<Turns<()>>>,
     /// Bytes of those that are there.
     bytes: u64,
     /// Whether what was there when the server began has been looked at.
     looked_at: bool,
-    closed: bool,
+    pub(super) closed: bool,
 }
 
 /// Where chunks belong.
@@ -78,36 +78,6 @@ pub(super) struct Came {
 pub(super) struct Aside {
     pub(super) part: TransferId,
     pub(super) received: Received,
-}
-
-/// One's turn to write a chunk. Dropped, it is the next one's.
-pub(super) struct Slot {
-    upload: Arc<Unfinished>,
-    number: u32,
-    turns: Option<Arc<Turns<()>>>,
-    turn: Option<Turn<()>>,
-}
-
-impl Slot {
-    /// Resolves as soon as somebody newer brings the same chunk.
-    pub(super) async fn superseded(&self) {
-        match &self.turn {
-            Some(turn) => turn.newer.cancelled().await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        drop((self.turn.take(), self.turns.take()));
-        if let Some(chunked) = self.upload.chunked() {
-            let mut state = chunked.state();
-            if state.writing.get(&self.number).is_some_and(|turns| Arc::strong_count(turns) == 1) {
-                state.writing.remove(&self.number);
-            }
-        }
-    }
 }
 
 impl Place {
@@ -164,7 +134,7 @@ impl Chunked {
         chunked
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -247,7 +217,7 @@ impl Chunked {
             None => Record::Chunk { number, length, sha256 },
             Some(part) => Record::Aside { part, length, sha256 },
         });
-        written.await.map_err(|error| UploadError::storage(&error))?;
+        written.await.map_err(|error| self.failed(&error))?;
         let mut state = self.state();
         if state.closed {
             return Err(ResumableError::Gone);
@@ -301,25 +271,6 @@ impl Chunked {
         self.state().looked_at = true;
     }
 
-    /// Waits for one's turn to write a chunk: whoever writes it is made to let go. Cancel-safe.
-    pub(super) async fn slot(upload: &Arc<Unfinished>, number: u32) -> Result<Slot, ResumableError> {
-        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
-        let turns = {
-            let mut state = chunked.state();
-            if state.closed {
-                return Err(ResumableError::Gone);
-            }
-            Arc::clone(state.writing.entry(number).or_default())
-        };
-        // Before waiting: who is cancelled here leaves nothing behind either.
-        let mut slot =
-            Slot { upload: Arc::clone(upload), number, turns: Some(Arc::clone(&turns)), turn: None };
-        let turn = turns.take().await;
-        drop(turns);
-        slot.turn = Some(turn?);
-        Ok(slot)
-    }
-
     /// Whether the chunks from `first` up to `number` are there or on their way.
     pub(super) fn come_soon(&self, first: u32, number: u32) -> bool {
         /// Nobody sends more at a time.
@@ -346,8 +297,22 @@ impl Chunked {
         if *ended {
             return Err(ResumableError::Gone);
         }
-        self.state().closed = true;
+        let mut state = self.state();
+        state.closed = true;
+        state.writing.values().for_each(|turns| _ = turns.supersede());
+        drop(state);
         Ok(ended)
+    }
+
+    /// What it means for a chunk that something can't be written.
+    pub(super) fn failed(&self, error: &io::Error) -> ResumableError {
+        // Its files are gone.
+        if self.state().closed { ResumableError::Gone } else { UploadError::storage(error).into() }
+    }
+
+    /// It goes on after all.
+    pub(super) fn reopen(&self) {
+        self.state().closed = false;
     }
 
     /// Whether what a request says of a chunk goes with what is there.

@@ -1,24 +1,101 @@
-//! All chunks of an upload are there: the file is published.
+//! Everything of an upload is there: the file is published.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use super::Resumable;
-use super::append::ending;
 use super::assemble::completed;
 use super::chunked::Chunked;
-use super::model::{ChunkTaken, ResumableError};
+use super::model::{Append, Checksum, ChunkTaken, Progress, ResumableError};
+use super::ordered::{Stage, Work};
 use super::registry::{Known, Unfinished};
+use super::turns::Turn;
 use crate::crypto::{self, FileKey, SealError};
 use crate::domain::{Change, Digest, Hex16, Seal, StoredFile, Timestamp, TransferId};
-use crate::services::pipeline::blocking;
-use crate::services::uploads::UploadError;
+use crate::services::pipeline::{Pipeline, blocking};
+use crate::services::uploads::{Ending, UploadError};
 use crate::services::writer::Written;
-use crate::store::upload_log::Record;
+use crate::store::upload_log::{Manifest, Record};
 use crate::store::uploads::Staged;
 use crate::store::{Durability, Layout};
 
+/// An upload of which everything has been written.
+pub(super) struct Whole {
+    written: Written,
+    hash: Sha256,
+    tail: Zeroizing<Vec<u8>>,
+}
+
 impl Resumable {
+    /// Publishes an upload of which everything has come before, but could not be published then.
+    pub(super) async fn publish_again(&self, upload: &Unfinished) -> Result<Progress, ResumableError> {
+        let Turn { mut work, newer: _newer } = upload.ordered()?.take().await?;
+        if work.stage == Stage::Ended {
+            return self.after_the_end(upload.id());
+        }
+        let pipeline = self.pipeline(upload, &work, &Append::default());
+        let whole = finish(pipeline, None).await?.ok_or(ResumableError::PieceChecksum)?;
+        self.publish(upload, &mut work, whole).await
+    }
+
+    pub(super) async fn publish(
+        &self,
+        upload: &Unfinished,
+        work: &mut Work,
+        whole: Whole,
+    ) -> Result<Progress, ResumableError> {
+        let Whole { written, hash, tail } = whole;
+        let (id, size) = (upload.id(), written.file.size);
+        let digest = Digest::new(hash.clone().finalize().into());
+        upload.live.as_ref().inspect(|live| live.reach(size));
+        let published = self.0.uploads.publish(id, &written, digest, ending(&upload.manifest)).await;
+        let durable = Arc::clone(&work.durable);
+        match published {
+            Ok(transfer) => {
+                work.stage = Stage::Ended;
+                let noted = blocking(move || {
+                    written.staged.published();
+                    let mut durable = durable.lock().unwrap_or_else(PoisonError::into_inner);
+                    durable.log.append(&Record::Published { last: None })
+                });
+                if let Err(error) = noted.await {
+                    tracing::warn!(%error, %id, "that an upload is published is not in its log");
+                }
+                self.remember(upload, transfer, None).await;
+                self.after_the_end(id)
+            }
+            // That can be tried again, as soon as there is room.
+            Err(error @ (UploadError::Full | UploadError::Storage(_))) => {
+                let keyring = work.keyring.clone().filter(|_| upload.manifest.sealed);
+                let mut manifest = upload.manifest.clone();
+                manifest.size = Some(size);
+                let noted = blocking(move || {
+                    let mut durable = durable.lock().unwrap_or_else(PoisonError::into_inner);
+                    durable.log.append(&Record::Size(size))?;
+                    durable.remember(size, &hash, &tail, keyring.as_deref(), &manifest)?;
+                    durable.log.append(&Record::Whole)
+                });
+                match noted.await {
+                    Ok(()) => (work.size, work.stage) = (Some(size), Stage::Whole),
+                    // Then the end has to be sent again: it has not been told that it is there.
+                    Err(error) => tracing::warn!(%error, %id, "that an upload is complete is not in its log"),
+                }
+                Err(error.into())
+            }
+            Err(error) => {
+                drop(written);
+                let (at, why) = (Timestamp::now(), error.to_string().into());
+                let failed = Change::Failed { id, at, error: why, transferred_bytes: size };
+                self.end_now(upload, Some(failed)).await?;
+                work.stage = Stage::Ended;
+                Err(error.into())
+            }
+        }
+    }
+
     pub(super) async fn publish_chunked(
         &self,
         upload: &Arc<Unfinished>,
@@ -36,7 +113,7 @@ impl Resumable {
         let (layout, uploads, whole) = (self.0.uploads.layout.clone(), &self.0.uploads, Arc::clone(upload));
         let durability = uploads.durability;
         let written = blocking(move || match whole.chunked() {
-            Some(chunked) => finish(chunked, &layout, whole.id(), durability),
+            Some(chunked) => finish_chunks(chunked, &layout, whole.id(), durability),
             None => Err(io::ErrorKind::NotFound.into()),
         });
         let (written, digest) = match written.await {
@@ -75,16 +152,18 @@ impl Resumable {
             error: error.to_string().into(),
             transferred_bytes: upload.transferred(),
         };
-        *ended = true;
         match self.end_now(upload, Some(failed)).await {
-            Ok(()) => error.into(),
+            Ok(()) => {
+                *ended = true;
+                error.into()
+            }
             Err(worse) => worse,
         }
     }
 }
 
 /// All chunks are in their places: what is left is the hash of the last ones, and to flush. Blocking.
-fn finish(
+fn finish_chunks(
     chunked: &Chunked,
     layout: &Layout,
     id: TransferId,
@@ -111,7 +190,8 @@ fn finish(
             Some(Seal { nonce: Hex16(*key.header().file_nonce.as_bytes()), tag: Hex16(tag) })
         }
     };
-    let file = staged.finish(0, durability)?;
+    // Whatever was set aside behind it goes.
+    let file = staged.finish(u64::MAX, durability)?;
     Ok((Written { staged, file: StoredFile { size: content, ..file }, seal }, digest))
 }
 
@@ -128,5 +208,32 @@ fn end_before(staged: &Staged, key: &FileKey, content: u64) -> io::Result<()> {
         // It was done before, but the file could not be published then.
         Err(SealError::Tampered { .. }) => Ok(()),
         Err(error) => Err(other(error.to_string())),
+    }
+}
+
+/// Everything has come: writes the rest, flushes. `None`: it has not the checksum.
+pub(super) async fn finish(
+    pipeline: Pipeline,
+    checksum: Option<Checksum>,
+) -> Result<Option<Whole>, ResumableError> {
+    let finished = pipeline.end(move |mut writer, hashes| {
+        if checksum.is_some_and(|checksum| !hashes.piece.clone().has(&checksum)) {
+            return Ok(None);
+        }
+        writer.settle()?;
+        let tail = Zeroizing::new(writer.tail().to_vec());
+        Ok(Some(Whole { written: writer.finish()?, hash: hashes.whole, tail }))
+    });
+    Ok(finished.await.map_err(|error| UploadError::storage(&error))?)
+}
+
+pub(super) fn ending(manifest: &Manifest) -> Ending {
+    Ending {
+        filename: manifest.filename.clone(),
+        client: manifest.client(),
+        priority: manifest.priority,
+        encryption: Some(manifest.sealed),
+        sha256: manifest.sha256,
+        condition: manifest.condition.clone(),
     }
 }

@@ -148,5 +148,6 @@ pub(super) fn manifest(id: TransferId, creation: &Creation, kind: Kind, sealed: 
     manifest.size = creation.size;
     manifest.metadata = creation.metadata.clone();
     manifest.idempotency_key = creation.idempotency_key.clone();
+    manifest.says_its_end = creation.says_its_end;
     manifest
 }

@@ -7,17 +7,17 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::Resumable;
-use super::aside::read_part;
 use super::assemble::{Belongs, completed};
-use super::chunked::{Chunked, Place, Received, Slot};
+use super::chunked::{Chunked, Place};
 use super::model::{Chunk, ChunkTaken, ResumableError};
+use super::placing::{Content, ends};
 use super::registry::Unfinished;
-use crate::crypto::{Ends, Keyring};
+use super::slot::Slot;
 use crate::domain::{Digest, TransferId};
-use crate::services::pipeline::{Hashes, Pipeline, blocking};
+use crate::services::checksum::Hashes;
+use crate::services::pipeline::{Pipeline, blocking};
 use crate::services::uploads::UploadError;
-use crate::services::writer::{Opening, Target, Writer, Written};
-use crate::store::uploads;
+use crate::services::writer::Opening;
 
 /// So much of a chunk waits in memory as long as its place is not known; more of it goes to a file of its own.
 const PATIENCE: usize = 1 << 20;
@@ -43,25 +43,6 @@ enum Sink {
     Held { pieces: Vec<Bytes>, length: usize, sealed: bool },
     /// Into a file of its own.
     Aside { pipeline: Pipeline, sealed: bool },
-}
-
-/// The content of a chunk that has no place yet.
-enum Content {
-    Memory(Vec<Bytes>),
-    File { written: Written, sealed: bool },
-}
-
-impl Content {
-    fn write_to(&self, writer: &mut Writer, keyring: Option<&Keyring>) -> io::Result<()> {
-        match self {
-            Self::Memory(pieces) => writer.append(pieces),
-            Self::File { written, sealed } => {
-                read_part(&written.staged.open()?, keyring.filter(|_| *sealed), |bytes| {
-                    writer.append(&[bytes])
-                })
-            }
-        }
-    }
 }
 
 impl Resumable {
@@ -97,7 +78,11 @@ impl Resumable {
         let number = chunk.number;
         let (Some(place), None) = (chunked.place(), chunked.received(number)) else {
             let is_there = chunked.received(number).is_some();
-            return Ok(if is_there { Sink::Compared(Sha256::new()) } else { self.held(chunk.encryption) });
+            return Ok(if is_there {
+                Sink::Compared(Sha256::new())
+            } else {
+                self.held(Some(upload.manifest.sealed))
+            });
         };
         let slot = Chunked::slot(&upload, number).await?;
         if chunked.received(number).is_some() {
@@ -123,6 +108,9 @@ impl Resumable {
                 "total_chunks: more chunks than are taken; make them larger",
             ));
         }
+        if chunk.total > 1 && chunk.size == Some(0) {
+            return Err(ResumableError::InvalidChunk("chunk_size: takes a whole number from 1"));
+        }
         if chunk.number >= chunk.total {
             return Err(ResumableError::InvalidChunk(
                 "chunk_number: takes a whole number below total_chunks",
@@ -131,7 +119,7 @@ impl Resumable {
         self.check_size(chunk.file_size)
     }
 
-    fn check_against(
+    pub(super) fn check_against(
         &self,
         upload: &Unfinished,
         chunked: &Chunked,
@@ -218,6 +206,9 @@ impl Incoming {
         let this = self.resumable.clone();
         this.check_chunk(&chunk)?;
         let length = self.received;
+        if length == 0 && chunk.number + 1 < chunk.total {
+            return Err(ResumableError::InvalidChunk("chunk: only the last one may be empty"));
+        }
         let expected = chunk.hash;
         let storage = |error: io::Error| UploadError::storage(&error);
         let same = |actual: Digest| match actual == expected {
@@ -248,12 +239,12 @@ impl Incoming {
                     }
                     Ok((actual, whole))
                 });
-                let (actual, whole) = match written.await.map_err(storage)? {
+                let (actual, whole) = match written.await.map_err(|error| chunked.failed(&error))? {
                     (Some(actual), whole) => (actual, whole),
                     (None, _) => {
                         let layout = this.0.uploads.layout.clone();
                         let hashed = Chunked::hash_in_turn(&upload, layout, place, number, length);
-                        hashed.await.map_err(storage)?
+                        hashed.await.map_err(|error| chunked.failed(&error))?
                     }
                 };
                 same(actual)?;
@@ -283,127 +274,6 @@ impl Incoming {
         };
         this.bring(&upload, &chunk, length, content).await
     }
-}
-
-impl Resumable {
-    /// A chunk has come that is there already.
-    async fn came_before(&self, chunk: &Chunk, length: u64) -> Result<ChunkTaken, ResumableError> {
-        let upload = match self.belongs(chunk).await? {
-            Belongs::Finished(finished) => return Ok(completed(&finished)),
-            Belongs::Unfinished(upload) => upload,
-            Belongs::New => return Err(ResumableError::Gone),
-        };
-        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
-        match chunked.received(chunk.number) {
-            Some(there) => self.compare(&upload, there, chunk, length).await,
-            None => Err(ResumableError::TakenOver),
-        }
-    }
-
-    async fn compare(
-        &self,
-        upload: &Arc<Unfinished>,
-        there: Received,
-        chunk: &Chunk,
-        length: u64,
-    ) -> Result<ChunkTaken, ResumableError> {
-        if there != (Received { length, sha256: chunk.hash }) {
-            return Err(ResumableError::ChunkConflict("another chunk of this number is there"));
-        }
-        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
-        self.go_on_with(upload, chunked.came_again(chunk.number, chunk.hash)).await
-    }
-
-    /// Brings a chunk that has waited to its place, or has it wait for that.
-    async fn bring(
-        &self,
-        upload: &Arc<Unfinished>,
-        chunk: &Chunk,
-        length: u64,
-        content: Content,
-    ) -> Result<ChunkTaken, ResumableError> {
-        let Some(chunked) = upload.chunked() else { return Err(ResumableError::Unknown) };
-        let is_last = chunk.number + 1 == chunked.total;
-        self.check_against(upload, chunked, chunk, Some(length))?;
-        let size = match chunk.size {
-            _ if chunked.total == 1 => Some(0),
-            _ if !is_last => Some(length),
-            said => said,
-        };
-        if let Some(size) = size {
-            self.place(upload, chunked, size).await?;
-            self.check_against(upload, chunked, chunk, Some(length))?;
-        }
-        let number = chunk.number;
-        let slot = Chunked::slot(upload, number).await?;
-        if let Some(there) = chunked.received(number) {
-            return self.compare(upload, there, chunk, length).await;
-        }
-        let keyring = self.0.uploads.keys.get();
-        let id = upload.id();
-        let Some(place) = chunked.place() else {
-            let (part, key) = (TransferId::new(), self.0.uploads.key(upload.manifest.sealed).await?);
-            let target = self.target(id, length);
-            let written = blocking(move || write_part(target, part, key, &content, keyring.as_deref()));
-            written.await.map_err(|error| UploadError::storage(&error))?;
-            let received = Received { length, sha256: chunk.hash };
-            let came = chunked.note(number, received, Some(part)).await?;
-            drop(slot);
-            // Another chunk may have found the places meanwhile.
-            let _turn = chunked.placing.lock().await;
-            let came = self.place_aside(upload, chunked).await?.unwrap_or(came);
-            return self.go_on_with(upload, came).await;
-        };
-        let opening = Opening::Chunk { key: place.key, number, size: place.size };
-        let (target, ends) = (self.target(id, length), ends(number, chunked));
-        let written = blocking(move || {
-            let mut writer = Writer::open(target, opening)?;
-            content.write_to(&mut writer, keyring.as_deref())?;
-            writer.finish_chunk(ends)
-        });
-        written.await.map_err(|error| UploadError::storage(&error))?;
-        self.take(upload, chunked, chunk, length, slot, None).await
-    }
-
-    /// A chunk is in its place, and flushed: that is written down.
-    async fn take(
-        &self,
-        upload: &Arc<Unfinished>,
-        chunked: &Chunked,
-        chunk: &Chunk,
-        length: u64,
-        slot: Slot,
-        whole: Option<Sha256>,
-    ) -> Result<ChunkTaken, ResumableError> {
-        let received = Received { length, sha256: chunk.hash };
-        let came = chunked.note(chunk.number, received, None).await?;
-        if let Some(whole) = whole {
-            chunked.follow(chunk.number, whole);
-        }
-        drop(slot);
-        self.go_on_with(upload, came).await
-    }
-}
-
-fn ends(number: u32, chunked: &Chunked) -> Ends {
-    if number + 1 == chunked.total { Ends::File } else { Ends::Chunk }
-}
-
-fn write_part(
-    target: Target,
-    part: TransferId,
-    key: Option<Arc<crate::crypto::FileKey>>,
-    content: &Content,
-    keyring: Option<&Keyring>,
-) -> io::Result<()> {
-    let (layout, durability) = (target.layout.clone(), target.durability);
-    let mut writer = Writer::open(target, Opening::Part { key, part })?;
-    content.write_to(&mut writer, keyring)?;
-    let mut written = writer.finish()?;
-    // The log will speak of it.
-    uploads::flush_names(&layout, durability)?;
-    written.staged.keep();
-    Ok(())
 }
 
 impl Drop for Incoming {

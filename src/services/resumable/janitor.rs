@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Resumable;
+use super::model::ResumableError;
 use super::registry::{Bytes, Unfinished};
 use crate::domain::{Change, Timestamp};
 
@@ -45,8 +46,9 @@ impl Resumable {
                 let error = "the upload has expired: nothing came for too long".into();
                 let transferred_bytes = upload.transferred();
                 let failed = Change::Failed { id, at, error, transferred_bytes };
-                match self.end(&upload, Some(failed)).await {
+                match self.end(&upload, failed, Some(before)).await {
                     Ok(()) => swept.expired += 1,
+                    Err(ResumableError::TakenOver | ResumableError::Gone) => {}
                     Err(error) => {
                         tracing::warn!(%error, %id, "an upload that has expired could not be removed")
                     }

@@ -4,14 +4,15 @@ use std::io;
 use std::sync::Arc;
 
 use super::Resumable;
-use super::append::ending;
+use super::completion::ending;
 use super::creation::manifest;
 use super::model::{Creation, Progress, ResumableError};
 use super::ordered::Stage;
 use super::registry::{Finished, Known};
 use crate::crypto::{FileKey, Keyring, OpenStream};
 use crate::domain::{Change, Digest, Timestamp, TransferId};
-use crate::services::pipeline::{Hashes, blocking};
+use crate::services::checksum::Hashes;
+use crate::services::pipeline::blocking;
 use crate::services::uploads::UploadError;
 use crate::services::writer::{Opening, Target, Writer, Written, copy};
 use crate::store::upload_log::{Kind, Record, UploadLog};
@@ -35,6 +36,8 @@ impl Resumable {
         if ids.is_empty() || ids.len() > PARTS {
             return Err(ResumableError::Parts("there must be 1 to 1000 of them"));
         }
+        // Who asks again while they are joined waits for that.
+        let _turn = self.one_at_a_time(&ids).await;
         let same =
             |joined: &Finished| matches!(&joined.manifest.kind, Kind::Joined { parts, .. } if *parts == ids);
         if let Some(joined) = self.0.registry.find_finished(&creation.client, &creation.filename, same) {

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::Resumable;
 use super::ordered::{Durable, Ordered, Stage, Work};
 use super::registry::{Bytes, Unfinished};
+use crate::domain::{Change, Timestamp};
 use crate::services::pipeline::{Pipeline, blocking};
 use crate::services::resumable::{Creation, ResumableError};
 use crate::services::uploads::{Upload, UploadError};
@@ -40,6 +41,7 @@ impl Resumable {
         let kept = self.to_the_end(async move {
             let id = upload.id();
             let manifest = super::creation::manifest(id, &creation, Kind::Ordered, upload.is_sealed());
+            this.give_up_older(&creation).await;
             match this.write_kept(pipeline, manifest.clone()).await {
                 Ok(Kept { durable, key }) => {
                     let offset = durable.offset;
@@ -62,6 +64,22 @@ impl Resumable {
         });
         // A panic in it is logged by its task.
         kept.await.or(Ok(()))
+    }
+
+    /// Who sends the whole again does not go on with what broke off before.
+    async fn give_up_older(&self, creation: &Creation) {
+        let broke_off = |upload: &Unfinished| {
+            let Manifest { kind, metadata, says_its_end, idempotency_key, .. } = &upload.manifest;
+            *kind == Kind::Ordered && metadata.is_none() && !says_its_end && idempotency_key.is_none()
+        };
+        if let Some(older) = self.0.registry.find(&creation.client, &creation.filename, broke_off) {
+            let (id, at) = (older.id(), Timestamp::now());
+            let error = "the client has sent the file anew".into();
+            let failed = Change::Failed { id, at, error, transferred_bytes: older.transferred() };
+            if let Err(error) = self.end(&older, failed, None).await {
+                tracing::debug!(%error, %id, "an upload that is sent anew has ended");
+            }
+        }
     }
 
     async fn write_kept(&self, pipeline: Pipeline, manifest: Manifest) -> Result<Kept, UploadError> {

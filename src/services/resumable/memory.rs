@@ -8,7 +8,7 @@ use sha2::Sha256;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use zeroize::Zeroizing;
 
-use crate::crypto::{Keyring, open_to_vec, seal_to_vec};
+use crate::crypto::{Keyring, OpenError, open_to_vec, seal_to_vec};
 use crate::store::upload_log::Memory;
 
 /// The first byte: that the state of the hash is as sha2 0.11 writes it. Another version may write it otherwise.
@@ -42,8 +42,10 @@ pub(super) fn read(memory: &Memory, keyring: Option<&Keyring>) -> io::Result<(Sh
         Memory::Sealed(text) => {
             let keyring = keyring.ok_or(io::ErrorKind::NotFound)?;
             let container = STANDARD.decode(&**text).map_err(|_| invalid())?;
-            open_to_vec(keyring, &container)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
+            open_to_vec(keyring, &container).map_err(|error| match error {
+                OpenError::UnknownKey(_) => io::ErrorKind::NotFound.into(),
+                error => io::Error::new(io::ErrorKind::InvalidData, error),
+            })?
         }
     });
     let (version, bytes) = bytes.split_first().ok_or_else(invalid)?;
@@ -79,7 +81,7 @@ mod tests {
         }
         let sealed = write(&Sha256::new(), b"secret", Some(&keyring)).unwrap();
         assert_eq!(read(&sealed, None).unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(read(&sealed, Some(&other)).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read(&sealed, Some(&other)).unwrap_err().kind(), io::ErrorKind::NotFound);
         let Memory::Sealed(text) = sealed else { panic!("not sealed") };
         assert!(!STANDARD.decode(&*text).unwrap().windows(6).any(|bytes| bytes == b"secret"));
         for bad in ["", "AA==", "CwAA"] {

@@ -16,9 +16,11 @@ mod keep;
 mod memory;
 mod model;
 mod ordered;
+mod placing;
 mod prefix;
 mod registry;
 mod restore;
+mod slot;
 mod turns;
 
 use std::sync::Arc;
@@ -34,9 +36,11 @@ pub use self::model::{
 use self::ordered::{Ordered, Stage, Work};
 pub use self::registry::Limits;
 use self::registry::{Bytes, Finished, Known, Registry, Unfinished};
+pub use self::restore::Restored;
 use super::pipeline::blocking;
 use super::uploads::{UploadError, Uploads};
 use crate::domain::{Change, Client, Digest, FileName, Timestamp, Transfer, TransferId};
+use crate::store::status::CommitError;
 use crate::store::upload_log::Kind;
 use crate::store::uploads;
 
@@ -110,7 +114,7 @@ impl Resumable {
             Known::Finished(finished) => return Ok(Self::of_finished(&finished)),
             Known::Unfinished(upload) => upload,
         };
-        let turn = upload.ordered()?.take().await?;
+        let turn = upload.ordered()?.look().await;
         match turn.work.stage {
             Stage::Ended => self.after_the_end(id),
             Stage::Whole if !upload.is_partial() => {
@@ -151,7 +155,7 @@ impl Resumable {
                 Known::Unfinished(upload) => {
                     let (at, transferred_bytes) = (Timestamp::now(), upload.transferred());
                     let cancelled = Change::Cancelled { id, at, transferred_bytes };
-                    this.end(&upload, Some(cancelled)).await
+                    this.end(&upload, cancelled, None).await
                 }
             }
         })
@@ -220,20 +224,37 @@ impl Resumable {
     }
 
     /// Ends an upload before it is complete: writes down why, and removes what came of it. Whoever holds it lets go first.
-    async fn end(&self, upload: &Unfinished, why: Option<Change>) -> Result<(), ResumableError> {
+    /// `unless_since`: not if somebody has wanted it since then.
+    async fn end(
+        &self,
+        upload: &Unfinished,
+        why: Change,
+        unless_since: Option<Timestamp>,
+    ) -> Result<(), ResumableError> {
+        let is_wanted = || unless_since.is_some_and(|since| upload.touched() >= since);
         match &upload.bytes {
             Bytes::Ordered(ordered) => {
                 let mut turn = ordered.take().await?;
+                if is_wanted() {
+                    return Err(ResumableError::TakenOver);
+                }
                 if turn.work.stage == Stage::Ended {
                     return Err(ResumableError::Gone);
                 }
-                self.end_now(upload, why).await?;
+                self.end_now(upload, Some(why)).await?;
                 turn.work.stage = Stage::Ended;
             }
             Bytes::Chunked(chunked) => {
                 let mut ended = chunked.close().await?;
-                self.end_now(upload, why).await?;
-                *ended = true;
+                let result = match is_wanted() {
+                    true => Err(ResumableError::TakenOver),
+                    false => self.end_now(upload, Some(why)).await,
+                };
+                *ended = result.is_ok();
+                if result.is_err() {
+                    chunked.reopen();
+                }
+                result?;
             }
         }
         Ok(())
@@ -244,8 +265,12 @@ impl Resumable {
         let id = upload.id();
         // A part is no transfer.
         if let Some(why) = why.filter(|_| !upload.is_partial()) {
-            let committed = self.0.uploads.status.commit(why, None).await;
-            committed.map_err(|error| UploadError::Storage(error.to_string()))?;
+            match self.0.uploads.status.commit(why.clone(), None).await {
+                Ok(_) => {}
+                // What makes room must not wait for room.
+                Err(CommitError::Full(_)) => self.0.uploads.status.note(why),
+                Err(error) => return Err(UploadError::Storage(error.to_string()).into()),
+            }
         }
         let forgotten = self.0.registry.end(id, None);
         self.remove_logs(forgotten).await;

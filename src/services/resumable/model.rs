@@ -32,6 +32,8 @@ pub struct Creation {
     pub idempotency_key: Option<Box<str>>,
     /// tus: a part of an upload that is joined later. It is never published by itself.
     pub partial: bool,
+    /// It is complete when the client says so, not when its size is reached.
+    pub says_its_end: bool,
 }
 
 /// How tus's concatenation concerns an upload.
@@ -167,7 +169,7 @@ pub enum Broken {
     Trailer,
 }
 
-/// Why a request on a resumable upload was not done. But for [`ResumableError::Broken`] nothing has changed then.
+/// Why a request on a resumable upload was not done. What it brought has changed nothing then, but where it says so.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumableError {
     /// There never was one of this id, or it is long forgotten.
@@ -227,7 +229,7 @@ pub enum ResumableError {
     /// A chunk contradicts what is there. Nothing has changed.
     #[error("the chunk does not go with what is there: {0}")]
     ChunkConflict(&'static str),
-    /// Another request of this upload has come meanwhile: it goes on from what had arrived.
+    /// Another request of this upload has come meanwhile: what had arrived is kept, and it goes on from there.
     #[error("another request has taken the upload over")]
     TakenOver,
     /// The body broke off: what had come is kept, and durable.

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::memory;
 use super::turns::Turns;
 use crate::crypto::{FileKey, Keyring};
-use crate::services::pipeline::Hashes;
+use crate::services::checksum::Hashes;
 use crate::services::writer::{Opening, Writer};
 use crate::store::upload_log::{Manifest, Record, UploadLog};
 

@@ -15,7 +15,7 @@ use super::model::ResumableError;
 use super::ordered::{Durable, Ordered, Stage, Work, joined_tail};
 use super::registry::{Bytes, Finished, Unfinished};
 use crate::crypto::{FileKey, HEADER_LEN, Header, Keyring};
-use crate::domain::{Change, Status, Timestamp, TransferId};
+use crate::domain::{Change, Direction, Start, Status, Timestamp, TransferId};
 use crate::services::pipeline::blocking;
 use crate::store::Durability;
 use crate::store::files::OpenFile;
@@ -173,8 +173,10 @@ impl Resumable {
         let transfer = self.0.uploads.status.transfer(id);
         match transfer {
             Some(transfer) if transfer.status == Status::Completed => {
-                let last = read.records.iter().find_map(|record| match record {
-                    Record::Published { last } => *last,
+                // Where the server ended before it could say so, it is the last that came.
+                let last = read.records.iter().rev().find_map(|record| match *record {
+                    Record::Published { last } => last,
+                    Record::Chunk { number, sha256, .. } => Some((number, sha256)),
                     _ => None,
                 });
                 let Read { manifest, touched, .. } = read;
@@ -184,7 +186,11 @@ impl Resumable {
             Some(transfer) if transfer.status.is_terminal() => return Err(Lost::Needless),
             Some(_) => {}
             None if read.manifest.kind == Kind::Partial => {}
-            None => return Err(Lost::Needless),
+            None if read.records.iter().any(|record| matches!(record, Record::Published { .. })) => {
+                return Err(Lost::Needless);
+            }
+            // An older status has been put back: it is told again that it began.
+            None => self.0.uploads.status.note(Change::Started(start(&read.manifest))),
         }
         match read.manifest.kind {
             // Joining is done in one go.
@@ -202,6 +208,7 @@ impl Resumable {
             false => None,
         };
         let (mut offset, mut hash, mut tail) = (0, Sha256::default(), Zeroizing::new(Vec::new()));
+        let whole = records.last() == Some(&Record::Whole);
         let mut size = manifest.size;
         for record in records {
             match record {
@@ -214,7 +221,8 @@ impl Resumable {
                         tail = joined_tail(offset, &tail, &new, segment);
                     }
                 }
-                Record::ChunkSize(_)
+                Record::Whole
+                | Record::ChunkSize(_)
                 | Record::Aside { .. }
                 | Record::Chunk { .. }
                 | Record::Lost(_)
@@ -222,10 +230,9 @@ impl Resumable {
             }
         }
         self.check_data(&manifest, offset, key.as_deref(), tail.len() as u64)?;
-        let (shown, stage) = match size {
-            Some(size) if size == offset => (manifest.kind != Kind::Partial, Stage::Whole),
-            _ => (manifest.kind != Kind::Partial, Stage::Open),
-        };
+        let shown = manifest.kind != Kind::Partial;
+        let ends_here = size == Some(offset) && !manifest.says_its_end;
+        let stage = if whole || ends_here { Stage::Whole } else { Stage::Open };
         let live = shown.then(|| self.0.uploads.status.track(manifest.id, size, None));
         live.as_ref().inspect(|live| live.go_on_from(offset));
         let seat = self.old_seat(&manifest, size.unwrap_or(offset).saturating_sub(offset))?;
@@ -301,6 +308,19 @@ impl Resumable {
     }
 }
 
+fn start(manifest: &Manifest) -> Start {
+    Start {
+        id: manifest.id,
+        filename: manifest.filename.clone(),
+        direction: Direction::Upload,
+        client: manifest.client(),
+        encryption: manifest.sealed,
+        priority: manifest.priority,
+        total_bytes: manifest.size,
+        at: manifest.created_at,
+    }
+}
+
 fn missing(error: io::Error) -> Lost {
     match error.kind() {
         io::ErrorKind::NotFound => Lost::Damaged("the data of the upload is missing".into()),
@@ -313,6 +333,7 @@ fn read(path: &Path, durability: Durability) -> Result<Read, Lost> {
         .and_then(|(log, manifest, records)| Ok(Read { touched: log.touched()?, log, manifest, records }));
     read.map_err(|error| match error {
         LogError::Empty => Lost::Needless,
+        other @ LogError::Version(_) => Lost::Later(other.to_string()),
         LogError::Io(error) => error.into(),
         damaged @ LogError::Damaged { .. } => Lost::Damaged(damaged.to_string()),
     })
@@ -348,8 +369,11 @@ impl Logged {
                         logged.aside = None;
                     }
                 }
-                Record::Chunk { .. } | Record::Size(_) | Record::Offset { .. } | Record::Published { .. } => {
-                }
+                Record::Chunk { .. }
+                | Record::Size(_)
+                | Record::Offset { .. }
+                | Record::Whole
+                | Record::Published { .. } => {}
             }
         }
         logged

@@ -39,7 +39,14 @@ impl<T> Turns<T> {
         if newer.is_cancelled() { Err(ResumableError::TakenOver) } else { Ok(Turn { work, newer }) }
     }
 
-    fn supersede(&self) -> CancellationToken {
+    /// The same for who only looks: who comes after it has to wait for a moment, and does not send it away.
+    pub(super) async fn look(&self) -> Turn<T> {
+        let newer = self.supersede();
+        Turn { work: Arc::clone(&self.turn).lock_owned().await, newer }
+    }
+
+    /// Whoever has the turn is to let go.
+    pub(super) fn supersede(&self) -> CancellationToken {
         let newer = CancellationToken::new();
         let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *holder, newer.clone()).cancel();

@@ -178,6 +178,19 @@ mod tests {
                     give_back(&file, 0, 1 << 20).unwrap();
                     assert_eq!(file.metadata().unwrap().len(), 0);
                 }
+
+                #[test]
+                fn giving_back_changes_nothing_around_it() {
+                    let mut file = tempfile::tempfile().unwrap();
+                    file.write_all(&[7; 100_000]).unwrap();
+                    give_back(&file, 10_000, 50_000).unwrap();
+                    give_back(&file, 90_000, 0).unwrap();
+                    assert_eq!(file.metadata().unwrap().len(), 100_000);
+                    let mut bytes = vec![0; 100_000];
+                    read_at(&file, &mut bytes, 0).unwrap();
+                    assert!(bytes[..10_000].iter().chain(&bytes[60_000..]).all(|byte| *byte == 7));
+                    assert!(bytes[10_000..60_000].iter().all(|byte| [0, 7].contains(byte)));
+                }
             }
         };
     }

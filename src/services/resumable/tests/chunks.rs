@@ -333,6 +333,67 @@ async fn a_sealed_upload_is_never_plain_on_the_disk() {
     assert_eq!(server.content("a"), file.content);
 }
 
+#[tokio::test]
+async fn an_upload_that_is_cancelled_takes_no_more_chunks() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let file = File::new(3 * (1 << 20), 1 << 20, false);
+    server.send_chunk(&file, 0).await.unwrap();
+    let mut running = server.resumable.begin_chunk(Some(&file.chunk(1))).await.unwrap();
+    running.push(file.bytes(1).to_vec().into()).await.unwrap();
+    let id = server.info().await.unwrap().id;
+    server.resumable.cancel(id).await.unwrap();
+    running.superseded().await;
+    assert!(matches!(running.finish(file.chunk(1)).await, Err(ResumableError::Gone)));
+    assert_eq!(server.leftovers(), [""; 0]);
+    let by_id = Chunk { upload_id: Some(id), ..file.chunk(1) };
+    assert!(matches!(server.chunk(by_id, file.bytes(1), false).await, Err(ResumableError::Gone)));
+}
+
+#[tokio::test]
+async fn an_empty_chunk_is_the_last_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let file = File { total: 3, ..File::new(0, SIZE, false) };
+    for late in [false, true] {
+        let empty = server.chunk(file.chunk(0), b"", late).await;
+        assert!(matches!(empty, Err(ResumableError::InvalidChunk(_))), "{empty:?}");
+    }
+    assert!(server.info().await.is_none());
+}
+
+/// Its end was sealed as the end of the file, and then the file could not be published.
+#[tokio::test]
+async fn a_file_whose_end_was_sealed_and_not_published_is_not_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let file = File { total: 3, ..File::new(2 * SIZE, SIZE, true) };
+    for number in [0, 1] {
+        server.send_chunk(&file, number).await.unwrap();
+    }
+    // As on a full disk: nothing can take its name.
+    std::fs::remove_dir(server.layout.encrypted()).unwrap();
+    let failed = server.send_chunk(&file, 2).await;
+    assert!(matches!(failed, Err(ResumableError::Upload(UploadError::Storage(_)))), "{failed:?}");
+    drop(server);
+    let server = Server::start(dir.path()).await;
+    assert_eq!(server.content("a"), file.content, "published at the start");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_in_chunks_takes_no_more_room_than_it_has_bytes() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let file = File::new(900_000, 300_000, false);
+    for number in [0, 1, 2] {
+        server.send_chunk(&file, number).await.unwrap();
+    }
+    let blocks = std::fs::metadata(server.layout.root().join("a")).unwrap().blocks();
+    assert!(blocks * 512 < 1_000_000, "{blocks} blocks for 900,000 bytes");
+}
+
 /// What a client does next.
 #[derive(Debug, Clone)]
 enum Step {
