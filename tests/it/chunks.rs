@@ -228,6 +228,30 @@ async fn many_at_a_time_make_one_file() {
     assert!(app.download("a%20b.bin").await == file.bytes);
 }
 
+/// What is given back of a chunk that is refused is its own, not what stands behind it.
+#[tokio::test]
+async fn a_chunk_that_is_refused_leaves_the_others_alone() {
+    for encryption in ["false", "true"] {
+        let app = TestApp::start().await;
+        let bytes = content(4 << 20, 1);
+        let form = |number: usize, piece: &[u8]| {
+            Form::new()
+                .field("filename", "a b.bin")
+                .field("chunk_number", &number.to_string())
+                .field("total_chunks", "4")
+                .field("chunk_hash", &sha256(&bytes[number << 20..(number + 1) << 20]))
+                .field("encryption", encryption)
+                .chunk(piece)
+        };
+        for number in [0, 3, 2] {
+            app.chunk(form(number, &bytes[number << 20..(number + 1) << 20])).await.expect(200);
+        }
+        app.chunk(form(1, &content(1 << 20, 2))).await.error(400, "chunk_hash_mismatch");
+        app.chunk(form(1, &bytes[1 << 20..2 << 20])).await.expect(200);
+        assert!(app.download("a%20b.bin").await == bytes);
+    }
+}
+
 #[tokio::test]
 async fn a_chunk_that_breaks_off_was_never_there() {
     let file = File::new(3 * SIZE);

@@ -175,6 +175,8 @@ mod tests {
                     let file = tempfile::tempfile().unwrap();
                     reserve(&file, 0, 1 << 20).unwrap();
                     assert_eq!(file.metadata().unwrap().len(), 0);
+                    give_back(&file, 0, 1 << 20).unwrap();
+                    assert_eq!(file.metadata().unwrap().len(), 0);
                 }
 
                 #[test]

@@ -74,7 +74,9 @@ async fn settle(sender: &Sender, upload: &mut Upload) -> Result<(), Gone> {
         Way::Put { part, .. } => {
             let info = sender.resume_info(upload).await?;
             if info["can_resume"] == true {
-                part.is_told(info["received_bytes"].as_u64().expect("a number") as usize);
+                let received = info["received_bytes"].as_u64().expect("a number") as usize;
+                assert!(received >= part.told, "LOST: {info} of {upload:?}, {part:?}");
+                part.is_told(received);
             } else {
                 assert!(part.told == 0 || upload.outcome != Outcome::Open, "LOST: {upload:?}, {part:?}");
             }

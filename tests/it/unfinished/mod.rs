@@ -95,10 +95,14 @@ impl Server {
 
     async fn chunk(&self, name: &str, bytes: &[u8], size: usize, number: usize, sealed: bool) -> Answer {
         let piece = bytes.chunks(size).nth(number).expect("a chunk");
+        self.chunk_of(name, piece, number, bytes.len().div_ceil(size), sealed).await
+    }
+
+    async fn chunk_of(&self, name: &str, piece: &[u8], number: usize, total: usize, sealed: bool) -> Answer {
         let form = Form::new()
             .field("filename", name)
             .field("chunk_number", &number.to_string())
-            .field("total_chunks", &bytes.len().div_ceil(size).to_string())
+            .field("total_chunks", &total.to_string())
             .field("chunk_hash", &sha256(piece))
             .field("encryption", &sealed.to_string())
             .part("Content-Disposition: form-data; name=\"chunk\"; filename=\"chunk\"", piece);
