@@ -1,6 +1,6 @@
 //! The log of an upload that can be resumed: what it is, and what of it has arrived.
 //!
-//! A text file beside the upload's data, one fact a line, each with its checksum ([`super::lines`]):
+//! A text file beside the upload's data, one fact a line, each with its checksum:
 //!
 //! ```text
 //! 4c1d92e0 {"upload":1,"id":"…","filename":"a.bin","client_ip":"10.0.0.1",…,"created_at":"…"}

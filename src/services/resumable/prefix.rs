@@ -184,30 +184,30 @@ impl Chunked {
         let mut prefix = self.prefix.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chunks = Chunks::open(layout, id)?;
         let (mut damaged, mut whole) = (Vec::new(), Prefix::default());
-        let ends_empty = self.received(self.total - 1).is_some_and(|last| last.length == 0);
         for (number, _) in self.all() {
             let Some((place, received)) = self.placed(number) else { continue };
             let is_last = number + 1 == self.total;
             // What follows on is hashed twice in one reading.
             let follows = whole.next == number;
-            let (mut hash, mut next) = (Sha256::new(), whole.hash.clone());
             let mut read = |is_last| {
-                (hash, next) = (Sha256::new(), whole.hash.clone());
+                let (mut hash, mut next) = (Sha256::new(), whole.hash.clone());
                 chunks.read(&place, number, received.length, is_last, |bytes| {
                     hash.update(bytes);
                     if follows {
                         next.update(bytes);
                     }
-                })
+                })?;
+                Ok::<_, io::Error>((Digest::new(hash.finalize().into()), next))
             };
-            let mut result = read(is_last);
-            if result.is_err() && number + 2 == self.total && ends_empty {
-                // It ends the file already, which could not be published then.
-                result = read(true);
+            let mut found = read(is_last);
+            // The last chunk is empty, and the file was about to be published: it ends with the one before then.
+            let follows_none = |(_, last): (Place, Received)| last.length == 0;
+            if number + 2 == self.total && found.is_err() && self.placed(number + 1).is_some_and(follows_none)
+            {
+                found = read(true);
             }
-            let read = result;
-            match read {
-                Ok(()) if *received.sha256.as_bytes() == <[u8; 32]>::from(hash.finalize()) => {
+            match found {
+                Ok((hash, next)) if hash == received.sha256 => {
                     if follows {
                         whole = Prefix { next: number + 1, hash: next };
                     }
