@@ -44,7 +44,7 @@ async fn a_patch_that_stands_still_is_ended() {
     let bytes = content(1_000_000, 3);
     let path = begin(&app, "a.bin", &[("Upload-Length", "1000000")]).await;
     let mut raw = hanging(&app, &path, &bytes, 400_000).await;
-    raw.answer().await.error(408, "request_timeout");
+    raw.answer().await.error(409, "request_timeout");
     assert_eq!(offset(&app, &path).await, 400_000);
 }
 

@@ -26,7 +26,7 @@ async fn on_each<F: Future<Output = ()>>(mib: u64, test: impl Fn(SmallDisk) -> F
 /// A PATCH and a chunk that find no room are refused, what was there before them stays, and they go on once there is room.
 #[tokio::test]
 async fn an_upload_that_finds_the_disk_full_goes_on_once_there_is_room() {
-    on_each(32, |disk| async move {
+    on_each(48, |disk| async move {
         let mut server = Server::start(disk.path(), &[]).await;
         let bytes = content(6 * MIB, 1);
         let mut paths = Vec::new();
