@@ -53,7 +53,7 @@ impl Space {
             return Err(io::ErrorKind::StorageFull.into());
         }
         // Not the last of it.
-        let step = if staged.written() > 0 && self.has_room_for(4 * (more + STEP)) { STEP } else { 0 };
+        let step = if staged.has_space() && self.has_room_for(4 * (more + STEP)) { STEP } else { 0 };
         staged.reserve(length + step)
     }
 }

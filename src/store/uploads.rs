@@ -20,6 +20,8 @@ pub struct Staged {
     is_kept: bool,
     /// Up to where it has been written.
     written: u64,
+    /// From where on it is written.
+    begin: u64,
     /// Bytes for which space was set aside.
     reserved: u64,
     /// Where a chunk begins that is being written. Until it is there, what was written of it is given back when this is
@@ -41,7 +43,7 @@ impl Staged {
     fn at(path: PathBuf) -> io::Result<Self> {
         // Readable too: what was stored plain may have to be sealed after all.
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        Ok(Self { path, file, is_kept: false, written: 0, reserved: 0, chunk: None })
+        Ok(Self { path, file, is_kept: false, written: 0, begin: 0, reserved: 0, chunk: None })
     }
 
     /// Makes the data file of an upload that may go on later: it stays when this is dropped.
@@ -66,7 +68,8 @@ impl Staged {
             return Err(io::Error::other("the data of the upload stands under a name already"));
         }
         file.seek(SeekFrom::Start(position))?;
-        Ok(Self { path, file, is_kept: true, written: position, reserved: position, chunk: None })
+        let (begin, written, reserved) = (position, position, position);
+        Ok(Self { path, file, is_kept: true, written, begin, reserved, chunk: None })
     }
 
     /// The same, to write a chunk in its place.
@@ -97,13 +100,15 @@ impl Staged {
     /// # Errors
     /// `InvalidData` if there is less: somebody has changed it. What else the system says.
     pub fn cut(&self, length: u64) -> io::Result<()> {
-        match self.file.metadata()?.len() {
-            found if found < length => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "the data of the upload is cut short"))
-            }
-            // Of the same length too: space beyond the end is given back.
-            _ => self.file.set_len(length),
+        /// What a file system may need beside the bytes.
+        const BESIDE: u64 = 128 << 10;
+        let metadata = self.file.metadata()?;
+        if metadata.len() < length {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the data of the upload is cut short"));
         }
+        // Of the same length too, where space beyond the end is to be given back.
+        let more = os::allocated(&metadata).is_none_or(|allocated| allocated > length + BESIDE);
+        if metadata.len() > length || more { self.file.set_len(length) } else { Ok(()) }
     }
 
     /// Makes what was written as durable as is promised.
@@ -168,6 +173,11 @@ impl Staged {
             self.reserved = self.written;
         }
         Ok(())
+    }
+
+    /// Whether space has been set aside for it.
+    pub const fn has_space(&self) -> bool {
+        self.reserved > self.begin
     }
 
     /// Bytes for which space was set aside.

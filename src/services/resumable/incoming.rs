@@ -94,7 +94,9 @@ impl Resumable {
             None if place.size > LARGE => Hashes::later(),
             None => Hashes::default(),
         };
-        let pipeline = Pipeline::new(self.target(upload.id(), 0), opening, hashes);
+        // All but the last are as long as that.
+        let expected = if number + 1 < chunked.total { place.size } else { 0 };
+        let pipeline = Pipeline::new(self.target(upload.id(), expected), opening, hashes);
         Ok(Sink::Placed { slot, upload, place, number, pipeline })
     }
 

@@ -63,6 +63,21 @@ pub fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
     }
 }
 
+/// Bytes that a file takes on the disk; `None` where the system doesn't tell.
+pub fn allocated(metadata: &Metadata) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        // stat(2): in units of 512 bytes, whatever the file system's own.
+        Some(metadata.blocks().saturating_mul(512))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        None
+    }
+}
+
 /// Bytes that an unprivileged process may still write to the file system of `path`; `None` where it isn't known.
 ///
 /// # Errors
