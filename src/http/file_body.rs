@@ -4,7 +4,7 @@
 //! rest by a blocking thread. Memory: one piece of [`PIECE`] bytes at a time, from a pool, so that it stays in the
 //! processor's cache. This is faster than `sendfile(2)` where the receiver reads what it gets (see `bench/`).
 //!
-//! A sealed file is read and opened by a blocking thread, one piece ahead of what the socket has taken.
+//! A sealed file is read and opened by blocking threads, [`AHEAD`] pieces ahead of what the socket has taken.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,6 +28,8 @@ static BUFFERS: Pool = Pool::new(PIECE, 32);
 static SENDING: AtomicUsize = AtomicUsize::new(0);
 /// Above so many, pieces are smaller and none is opened ahead.
 const CROWD: usize = 16;
+/// Pieces of a sealed file that are opened at the same time.
+const AHEAD: usize = 2;
 
 /// A part of a body.
 #[derive(Debug)]
@@ -44,6 +46,10 @@ pub(super) struct FileBody<D> {
     segments: VecDeque<Segment>,
     remaining: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
+    /// Pieces of the first range of a sealed file that are being opened, in their order.
+    opening: VecDeque<JoinHandle<io::Result<Bytes>>>,
+    /// Where the next piece behind them begins.
+    ahead: u64,
     /// The beginning of the first range, where it has been read to see whether it can be.
     first: Option<Bytes>,
     /// Told of every piece; dropped when the body is.
@@ -70,7 +76,8 @@ impl<D: Observer> FileBody<D> {
         if matches!(content, Content::Sealed(_)) {
             SENDING.fetch_add(1, Ordering::Relaxed);
         }
-        Self { content, segments, remaining, reading: None, first, observer }
+        let (reading, opening) = (None, VecDeque::new());
+        Self { content, segments, remaining, reading, opening, ahead: 0, first, observer }
     }
 
     /// Bytes that are still to come.
@@ -106,23 +113,31 @@ impl<D: Observer> FileBody<D> {
         Poll::Ready(Some(Err(error)))
     }
 
-    /// Has the next piece of a sealed file opened while this one is sent. Where many are sent at once, there is enough to do,
-    /// and memory is dearer.
+    /// Has the next pieces of a sealed file opened while this one is sent. Where many are sent at once, there is enough to
+    /// do, and memory is dearer.
     fn read_ahead(&mut self) {
         if SENDING.load(Ordering::Relaxed) <= CROWD {
-            self.read_sealed(u64::MAX);
+            self.open(AHEAD, u64::MAX);
         }
     }
 
-    fn read_sealed(&mut self, most: u64) {
-        if let Content::Sealed(sealed) = &self.content
-            && self.reading.is_none()
+    /// Sees to it that so many pieces, of at most so many bytes, are being opened.
+    fn open(&mut self, count: usize, most: u64) {
+        let Content::Sealed(sealed) = &self.content else { return };
+        if self.first.is_some() {
+            return;
+        }
+        while self.opening.len() < count
             && let Some(Segment::File(range)) = self.segments.front()
-            && self.first.is_none()
         {
+            let start = if self.opening.is_empty() { range.start } else { self.ahead };
+            if start >= range.end {
+                return;
+            }
+            let piece = sealed.piece(start..range.end.min(start.saturating_add(most)));
+            self.ahead = piece.end;
             let sealed = Arc::clone(sealed);
-            let range = range.start..range.end.min(range.start.saturating_add(most));
-            self.reading = Some(tokio::task::spawn_blocking(move || sealed.read(range)));
+            self.opening.push_back(tokio::task::spawn_blocking(move || sealed.read(piece)));
         }
     }
 }
@@ -150,9 +165,11 @@ impl<D: Observer> Body for FileBody<D> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
-        if let Some(reading) = &mut this.reading {
+        if let Some(reading) = this.reading.as_mut().or(this.opening.front_mut()) {
             let read = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other);
-            this.reading = None;
+            if this.reading.take().is_none() {
+                this.opening.pop_front();
+            }
             return match read.and_then(|read| read) {
                 Ok(bytes) => this.take(bytes),
                 Err(error) => this.fail(error),
@@ -177,7 +194,7 @@ impl<D: Observer> Body for FileBody<D> {
             Content::Plain(file) => Arc::clone(file),
             Content::Sealed(_) => {
                 let crowded = SENDING.load(Ordering::Relaxed) > CROWD;
-                this.read_sealed(if crowded { PIECE as u64 } else { u64::MAX });
+                this.open(1, if crowded { PIECE as u64 } else { u64::MAX });
                 return self.poll_frame(cx);
             }
         };
@@ -200,7 +217,7 @@ impl<D: Observer> Body for FileBody<D> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.remaining == 0 && self.reading.is_none()
+        self.remaining == 0
     }
 
     fn size_hint(&self) -> SizeHint {

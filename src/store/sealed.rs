@@ -115,20 +115,24 @@ impl SealedFile {
         self.file
     }
 
-    /// The content from `range.start` on, up to `range.end` or less: at least a byte, unless the range is empty. Blocking.
+    /// What of a range is best [read](Self::read) at once: from its start on, at least a byte unless it is empty.
+    pub fn piece(&self, range: Range<u64>) -> Range<u64> {
+        // Up to where a piece ends that begins with the segment in which this begins; a segment at least, however large.
+        let segment = u64::from(self.opener.layout().geometry().segment_size());
+        let most = segment.max(PIECE as u64);
+        range.start..range.end.min(range.start + most - range.start % segment)
+    }
+
+    /// The content from `range.start` on, up to `range.end` or less: all of it where it is a [piece](Self::piece). Blocking.
     ///
     /// # Errors
     /// `InvalidData` with an [`OpenError`] in it where it has been damaged or tampered with; what else the system says.
     pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let invalid = |error: OpenError| io::Error::new(io::ErrorKind::InvalidData, error);
         let layout = self.opener.layout();
-        // Up to where a piece ends that begins with the segment in which this begins; a segment at least, however large.
-        let segment = u64::from(layout.geometry().segment_size());
-        let most = segment.max(PIECE as u64);
-        let into = range.start % segment;
-        let end = range.end.min(range.start + most - into);
-        let touched = layout.touched(range.start..end).map_err(|error| invalid(error.into()))?;
-        let wanted = usize::try_from(end - range.start).unwrap_or(PIECE);
+        let piece = self.piece(range);
+        let touched = layout.touched(piece.clone()).map_err(|error| invalid(error.into()))?;
+        let wanted = usize::try_from(piece.end - piece.start).unwrap_or(PIECE);
         let sealed = usize::try_from(touched.container.end - touched.container.start).unwrap_or(usize::MAX);
         let mut buffer = BUFFERS.take(sealed);
         self.file.read_exact_at(buffer.as_mut(), touched.container.start)?;
