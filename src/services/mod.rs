@@ -9,6 +9,7 @@ pub mod keys;
 pub mod live;
 pub mod network;
 mod pipeline;
+mod queue;
 pub use self::pipeline::BLOCKING_THREADS;
 pub mod reading;
 pub mod rekey;

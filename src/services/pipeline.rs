@@ -1,11 +1,10 @@
 //! The way of an upload's bytes to the disk: receiving, hashing and writing at the same time.
 //!
 //! Up to [`SMALL`] bytes wait in memory and are hashed and written by one blocking call: a thread hop costs more than
-//! they do. Beyond that, two blocking tasks run beside the receiver: one writes, one hashes, each behind a channel of
-//! [`DEPTH`] pieces. An upload that begins while others run has one task for both: the processor's cores are busy
-//! already, and handing every piece to two threads costs a tenth more of them. A full channel holds the receiver back,
-//! and by TCP the client: memory is bounded whatever the file's size. A channel that closes without [`Piece::End`] is
-//! an abort, not an end of file.
+//! they do. What is longer goes through two blocking tasks beside the receiver: one hashes and hands on, one writes, each
+//! behind a [queue](super::queue) of [`WAITING`] bytes. An upload that begins while others run has one task for both: the
+//! processor's cores are busy already. A full queue holds the receiver back, and by TCP the client: memory is bounded
+//! whatever the file's size. A queue that closes without [`Piece::End`] is an abort, not an end of file.
 //!
 //! With a key, what is written is sealed; the SHA-256 is that of the plain content all the same.
 //!
@@ -16,11 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 
 use super::checksum::Hashes;
-use super::writer::{GATHER, Opening, Target, Writer};
+use super::queue::{Closed, Receiver, Sender, Weight, queue};
+use super::writer::{Opening, Target, Writer};
 
 /// So many bytes wait in memory before threads are put to work.
 const SMALL: usize = 256 << 10;
@@ -31,8 +32,8 @@ const UNDECIDED: usize = 1 << 20;
 const MOST_STREAMS: usize = 1000;
 /// Blocking threads that a server should have.
 pub const BLOCKING_THREADS: usize = 2 * MOST_STREAMS + 512;
-/// Pieces that may wait for the disk or the hash; hyper's pieces are at most 256 KiB.
-const DEPTH: usize = 2;
+/// Bytes that may wait for the hash, or for the disk, while as many are in work.
+const WAITING: usize = 1 << 20;
 
 /// Takes the bytes of one upload, or of a part of one.
 pub(super) struct Pipeline {
@@ -60,20 +61,14 @@ enum State {
 }
 
 struct Stages {
-    writer: mpsc::Sender<Piece>,
-    written: JoinHandle<io::Result<(Writer, Option<Hashes>)>>,
-    /// Hashes beside the writer; without it, the writer does both.
-    hasher: Option<Hasher>,
+    first: Sender<Piece>,
+    /// `None`: it has been asked.
+    written: Option<JoinHandle<io::Result<()>>>,
     /// Bytes since the last mark.
     unmarked: u64,
     every: Option<u64>,
     _running: Running,
     _seat: Option<SemaphorePermit<'static>>,
-}
-
-struct Hasher {
-    pieces: mpsc::Sender<Piece>,
-    hashed: JoinHandle<Option<Hashes>>,
 }
 
 /// Counts the uploads that stream.
@@ -95,25 +90,31 @@ impl Drop for Running {
     }
 }
 
+/// What passes from stage to stage. Hashes are those of all before it, from whoever has hashed that.
 enum Piece {
     Data(Bytes),
-    /// Here the hashes pass from whoever hashes to the writer.
-    Mark(Passing),
-    End,
+    Mark(Option<Hashes>),
+    End(Last, Option<Hashes>),
 }
 
-enum Passing {
-    Out(oneshot::Sender<Hashes>),
-    In(oneshot::Receiver<Hashes>),
-    /// The writer hashes itself.
-    Own,
+/// What is done with an upload that is written. It tells the result itself.
+type Last = Box<dyn FnOnce(Writer, Hashes) + Send>;
+
+impl Weight for Piece {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Data(bytes) => bytes.len() + size_of::<Self>(),
+            Self::Mark(_) | Self::End(..) => 0,
+        }
+    }
 }
 
 impl Pipeline {
     /// A pipeline to `target`.
     pub(super) const fn new(target: Target, opening: Opening, hashes: Hashes) -> Self {
         let state = State::Gathering { pieces: Vec::new(), length: 0 };
-        Self { target, opening, hashes, patience: SMALL, marker: None, state }
+        let patience = if target.expected > SMALL as u64 { 0 } else { SMALL };
+        Self { target, opening, hashes, patience, marker: None, state }
     }
 
     /// Lets more bytes wait in memory: it may still turn out that they are to be sealed.
@@ -159,23 +160,23 @@ impl Pipeline {
                 let stages = Stages::start(target, opening, self.hashes.clone(), self.marker.clone()).await;
                 // Before the next await: who is cancelled there must know that somebody writes.
                 self.state = State::Streaming(stages);
-                if let State::Streaming(stages) = &mut self.state {
-                    for piece in pieces {
-                        stages.push(piece).await?;
-                    }
+                match &mut self.state {
+                    State::Streaming(stages) => stages.push(pieces).await,
+                    State::Gathering { .. } => Ok(()),
                 }
-                Ok(())
             }
-            State::Streaming(stages) => stages.push(piece).await,
+            State::Streaming(stages) => stages.push(vec![piece]).await,
         }
     }
 
     /// Gives up, and waits until nothing more is written.
     pub(super) async fn abandon(self) {
-        if let State::Streaming(Stages { writer, written, hasher, .. }) = self.state {
-            drop((writer, hasher));
-            // What it says does not matter any more.
-            _ = written.await;
+        if let State::Streaming(Stages { first, written, .. }) = self.state {
+            drop(first);
+            if let Some(written) = written {
+                // What it says does not matter any more.
+                _ = written.await;
+            }
         }
     }
 
@@ -210,14 +211,14 @@ impl Pipeline {
                 .await
             }
             State::Streaming(mut stages) => {
-                stages.end().await?;
-                let (writer, hashes) = stages.written.await.map_err(io::Error::other)??;
-                let hashes = match stages.hasher {
-                    None => hashes,
-                    Some(hasher) => hasher.hashed.await.map_err(io::Error::other)?,
-                };
-                let hashes = hashes.ok_or_else(ended)?;
-                blocking(move || last(writer, hashes)).await
+                let (tell, told) = oneshot::channel();
+                // Who no longer waits has given up.
+                let last: Last = Box::new(move |writer, hashes| _ = tell.send(last(writer, hashes)));
+                stages.send(vec![Piece::End(last, None)]).await?;
+                match told.await {
+                    Ok(result) => result,
+                    Err(_) => Err(stages.why_it_ended().await),
+                }
             }
         }
     }
@@ -232,7 +233,7 @@ impl Stages {
         let beside = others == 0 && !hashes.later;
         let here = (!beside).then(|| hashes.clone());
         let every = marker.as_ref().map(|marker| marker.every);
-        let (writer, pieces) = mpsc::channel(DEPTH);
+        let (last, pieces) = queue(WAITING);
         let written = tokio::task::spawn_blocking(move || {
             let mark = |writer: &mut Writer, hashes: &Hashes| match &marker {
                 Some(marker) => (marker.mark)(writer, hashes),
@@ -240,105 +241,102 @@ impl Stages {
             };
             write(target, opening, pieces, here, mark)
         });
-        let hasher = beside.then(|| {
-            let (sender, pieces) = mpsc::channel(DEPTH);
-            Hasher { pieces: sender, hashed: tokio::task::spawn_blocking(move || hash(pieces, hashes)) }
-        });
-        Self { writer, written, hasher, unmarked: 0, every, _running: running, _seat: seat }
+        let first = if beside {
+            let (first, pieces) = queue(WAITING);
+            let runtime = Handle::current();
+            tokio::task::spawn_blocking(move || hash(pieces, &last, hashes, &runtime));
+            first
+        } else {
+            last
+        };
+        Self { first, written: Some(written), unmarked: 0, every, _running: running, _seat: seat }
     }
 
-    async fn push(&mut self, piece: Bytes) -> io::Result<()> {
-        self.unmarked += piece.len() as u64;
-        self.send(Piece::Data(piece.clone()), Piece::Data(piece)).await?;
+    async fn push(&mut self, bytes: Vec<Bytes>) -> io::Result<()> {
+        self.unmarked += bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        let mut pieces: Vec<_> = bytes.into_iter().map(Piece::Data).collect();
         if self.every.is_some_and(|every| self.unmarked >= every) {
             self.unmarked = 0;
-            let (sender, receiver) = oneshot::channel();
-            let receiving = if self.hasher.is_some() { Passing::In(receiver) } else { Passing::Own };
-            self.send(Piece::Mark(Passing::Out(sender)), Piece::Mark(receiving)).await?;
+            pieces.push(Piece::Mark(None));
         }
-        Ok(())
+        self.send(pieces).await
     }
 
-    async fn end(&mut self) -> io::Result<()> {
-        self.send(Piece::End, Piece::End).await
+    async fn send(&mut self, mut pieces: Vec<Piece>) -> io::Result<()> {
+        match self.first.send(&mut pieces).await {
+            Ok(()) => Ok(()),
+            Err(Closed) => Err(self.why_it_ended().await),
+        }
     }
 
-    async fn send(&mut self, to_hasher: Piece, to_writer: Piece) -> io::Result<()> {
-        let hashes = match &self.hasher {
-            None => true,
-            Some(hasher) => hasher.pieces.send(to_hasher).await.is_ok(),
-        };
-        if hashes && self.writer.send(to_writer).await.is_ok() {
-            return Ok(());
-        }
-        // One of the two has given up: the writer says why. If it was the other, it must not wait for more.
-        self.writer = mpsc::channel(1).0;
-        match (&mut self.written).await.map_err(io::Error::other)? {
-            Err(error) => Err(error),
-            Ok(_) => Err(ended()),
+    /// Something has ended before its time: the writer says why.
+    async fn why_it_ended(&mut self) -> io::Error {
+        // If it was the hash, the writer must not wait for more.
+        self.first = queue(0).0;
+        let Some(written) = self.written.take() else { return ended() };
+        match written.await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => ended(),
+            Err(error) => io::Error::other(error),
         }
     }
 }
 
+/// Hashes what comes, and hands it on.
+fn hash(mut pieces: Receiver<Piece>, next: &Sender<Piece>, mut hashes: Hashes, runtime: &Handle) {
+    let mut batch = Vec::new();
+    while pieces.take(&mut batch) {
+        for piece in &mut batch {
+            match piece {
+                Piece::Data(bytes) => hashes.update(bytes),
+                Piece::Mark(here) | Piece::End(_, here) => *here = Some(hashes.clone()),
+            }
+        }
+        if runtime.block_on(next.send(&mut batch)).is_err() {
+            // The writer says why.
+            return;
+        }
+    }
+}
+
+/// Writes what comes; `hashes`, if nobody has hashed it before.
 fn write(
     target: Target,
     opening: Opening,
-    mut pieces: mpsc::Receiver<Piece>,
+    mut pieces: Receiver<Piece>,
     mut hashes: Option<Hashes>,
     mark: impl Fn(&mut Writer, &Hashes) -> io::Result<()>,
-) -> io::Result<(Writer, Option<Hashes>)> {
+) -> io::Result<()> {
     let mut writer = Writer::open(target, opening)?;
-    let mut gathered: Vec<Bytes> = Vec::with_capacity(GATHER);
-    loop {
-        let mut next = pieces.blocking_recv();
-        // What follows those that are gathered, if it is something else.
-        let other = loop {
-            match next {
-                Some(Piece::Data(bytes)) => gathered.push(bytes),
-                other => break Some(other),
+    let (mut batch, mut data) = (Vec::new(), Vec::new());
+    while pieces.take(&mut batch) {
+        for piece in batch.drain(..) {
+            if let Piece::Data(bytes) = piece {
+                if let Some(hashes) = &mut hashes {
+                    hashes.update(&bytes);
+                }
+                data.push(bytes);
+                continue;
             }
-            if gathered.len() == GATHER {
-                break None;
-            }
-            match pieces.try_recv() {
-                Ok(piece) => next = Some(piece),
-                Err(_) => break None,
-            }
-        };
-        if let Some(hashes) = &mut hashes {
-            gathered.iter().for_each(|piece| hashes.update(piece));
-        }
-        writer.append(&gathered)?;
-        gathered.clear();
-        match other {
-            // The last of these was data.
-            None | Some(Some(Piece::Data(_))) => {}
-            Some(Some(Piece::Mark(Passing::In(passed)))) => {
-                let passed = passed.blocking_recv().map_err(|_| ended())?;
-                mark(&mut writer, &passed)?;
-            }
-            Some(Some(Piece::Mark(_))) => {
-                if let Some(hashes) = &hashes {
-                    mark(&mut writer, hashes)?;
+            writer.append(&data)?;
+            data.clear();
+            match piece {
+                Piece::Data(_) => {}
+                Piece::Mark(here) => {
+                    if let Some(hashes) = here.as_ref().or(hashes.as_ref()) {
+                        mark(&mut writer, hashes)?;
+                    }
+                }
+                Piece::End(last, here) => {
+                    last(writer, here.or(hashes).ok_or_else(ended)?);
+                    return Ok(());
                 }
             }
-            Some(Some(Piece::End)) => return Ok((writer, hashes)),
-            Some(None) => return Err(ended()),
         }
+        writer.append(&data)?;
+        data.clear();
     }
-}
-
-/// `None`: given up.
-fn hash(mut pieces: mpsc::Receiver<Piece>, mut hashes: Hashes) -> Option<Hashes> {
-    loop {
-        match pieces.blocking_recv()? {
-            Piece::Data(bytes) => hashes.update(&bytes),
-            // Who no longer waits has given up.
-            Piece::Mark(Passing::Out(writer)) => _ = writer.send(hashes.clone()),
-            Piece::Mark(_) => {}
-            Piece::End => return Some(hashes),
-        }
-    }
+    Err(ended())
 }
 
 fn ended() -> io::Error {

@@ -12,7 +12,7 @@ use crate::store::uploads::Staged;
 use crate::store::{Durability, Layout};
 
 /// At most so many pieces go to the disk in one call.
-pub(super) const GATHER: usize = 4;
+const GATHER: usize = 8;
 
 /// Where the bytes of an upload go.
 #[derive(Clone)]
