@@ -3,9 +3,10 @@
 //! multer by itself takes in whatever the stream has ready, and keeps a part's header however long it grows. So it is
 //! fed through a [`Gate`]: one piece at a time, and between parts no more than [`MAX_HEADERS`] bytes.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub(super) enum MultipartError {
 /// A form that is being read.
 pub(super) struct Form {
     inner: multer::Multipart<'static>,
-    budget: Arc<AtomicU64>,
+    feeding: Arc<Feeding>,
     idle: Duration,
     fields: usize,
 }
@@ -53,6 +54,7 @@ pub(super) struct Form {
 /// A part of a form.
 pub(super) struct Part {
     inner: multer::Field<'static>,
+    feeding: Arc<Feeding>,
     idle: Duration,
     pub(super) name: String,
     filename: Option<String>,
@@ -66,17 +68,17 @@ impl Form {
         // RFC 2046 §5.1.1: 1 to 70 characters.
         let boundary = boundary.filter(|boundary| (1..=70).contains(&boundary.len()));
         let boundary = boundary.ok_or(MultipartError::NotMultipart)?;
-        let budget = Arc::new(AtomicU64::new(0));
-        let gate = Gate { body: body.into_data_stream(), budget: Arc::clone(&budget), taken: false };
-        Ok(Self { inner: multer::Multipart::new(gate, boundary), budget, idle, fields: 0 })
+        let feeding = Arc::new(Feeding::default());
+        let gate = Gate { body: body.into_data_stream(), feeding: Arc::clone(&feeding), taken: false };
+        Ok(Self { inner: multer::Multipart::new(gate, boundary), feeding, idle, fields: 0 })
     }
 
     /// The next part; `None` after the last. The one before must have been read to its end.
     pub(super) async fn next(&mut self) -> Result<Option<Part>, MultipartError> {
-        self.budget.store(MAX_HEADERS, Ordering::Relaxed);
-        let part = tokio::time::timeout(self.idle, self.inner.next_field());
+        self.feeding.budget.store(MAX_HEADERS, Ordering::Relaxed);
+        let part = tokio::time::timeout(self.idle, self.feeding.feed(self.inner.next_field()));
         let part = part.await.map_err(|_| MultipartError::TimedOut)?.map_err(read_error)?;
-        self.budget.store(UNLIMITED, Ordering::Relaxed);
+        self.feeding.budget.store(UNLIMITED, Ordering::Relaxed);
         let Some(inner) = part else { return Ok(None) };
         self.fields += 1;
         if self.fields > MAX_FIELDS {
@@ -86,7 +88,8 @@ impl Form {
         let header = inner.headers().get(CONTENT_DISPOSITION);
         let Disposition { name, filename } =
             header.map(|value| disposition::parse(value.as_bytes())).unwrap_or_default();
-        Ok(Some(Part { inner, idle: self.idle, name: name.unwrap_or_default(), filename }))
+        let (feeding, name) = (Arc::clone(&self.feeding), name.unwrap_or_default());
+        Ok(Some(Part { inner, feeding, idle: self.idle, name, filename }))
     }
 }
 
@@ -98,7 +101,7 @@ impl Part {
 
     /// The next bytes of its content; `None` at its end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, MultipartError> {
-        let chunk = tokio::time::timeout(self.idle, self.inner.chunk()).await;
+        let chunk = tokio::time::timeout(self.idle, self.feeding.feed(self.inner.chunk())).await;
         chunk.map_err(|_| MultipartError::TimedOut)?.map_err(read_error)
     }
 
@@ -121,8 +124,34 @@ const UNLIMITED: u64 = u64::MAX;
 /// Feeds multer one piece a turn, and not more than the budget.
 struct Gate {
     body: BodyDataStream,
-    budget: Arc<AtomicU64>,
+    feeding: Arc<Feeding>,
     taken: bool,
+}
+
+/// What passes between the gate and whoever reads the form.
+#[derive(Default)]
+struct Feeding {
+    /// Bytes that may come between two parts' contents.
+    budget: AtomicU64,
+    /// Whether multer has asked for a second piece in one turn.
+    refused: AtomicBool,
+}
+
+impl Feeding {
+    /// What multer gives, turn by turn. A turn is not handed out by a wake-up: that costs one for each piece.
+    async fn feed<T>(&self, reading: impl Future<Output = T>) -> T {
+        let mut reading = pin!(reading);
+        poll_fn(|context| {
+            loop {
+                match reading.as_mut().poll(context) {
+                    // It had nothing to hand on yet.
+                    Poll::Pending if self.refused.swap(false, Ordering::Relaxed) => {}
+                    result => return result,
+                }
+            }
+        })
+        .await
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,17 +168,17 @@ impl Stream for Gate {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if std::mem::take(&mut self.taken) {
             // multer asks until there is nothing ready: let it first hand on what it has.
-            cx.waker().wake_by_ref();
+            self.feeding.refused.store(true, Ordering::Relaxed);
             return Poll::Pending;
         }
-        let budget = self.budget.load(Ordering::Relaxed);
+        let budget = self.feeding.budget.load(Ordering::Relaxed);
         if budget == 0 {
             return Poll::Ready(Some(Err(GateError::Headers)));
         }
         let piece = std::task::ready!(Pin::new(&mut self.body).poll_next(cx));
         self.taken = true;
         if let (Some(Ok(piece)), true) = (&piece, budget != UNLIMITED) {
-            self.budget.store(budget.saturating_sub(piece.len() as u64), Ordering::Relaxed);
+            self.feeding.budget.store(budget.saturating_sub(piece.len() as u64), Ordering::Relaxed);
         }
         Poll::Ready(piece.map(|piece| piece.map_err(GateError::Body)))
     }

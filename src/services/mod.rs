@@ -17,6 +17,7 @@ pub mod resumable;
 pub mod scrub;
 pub mod space;
 pub mod storage;
+mod to_the_end;
 pub mod uploads;
 pub mod verify;
 pub(crate) mod writer;

@@ -10,6 +10,7 @@ use super::checksum::Hashes;
 use super::keys::Keys;
 use super::pipeline::{Pipeline, blocking};
 use super::space::Space;
+use super::to_the_end::to_the_end;
 use super::writer::{Opening, Target, Written};
 use crate::crypto::FileKey;
 use crate::domain::{
@@ -358,8 +359,7 @@ impl Upload {
     /// [`UploadError`]; nothing is left of the upload then.
     pub async fn finish(self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {
         let running = self.uploads.running.clone();
-        let task = running.spawn(self.run_to_the_end(ending));
-        task.await.unwrap_or_else(|error| Err(UploadError::Storage(error.to_string())))
+        to_the_end(&running, self.run_to_the_end(ending)).await
     }
 
     async fn run_to_the_end(mut self, ending: Ending) -> Result<Arc<Transfer>, UploadError> {

@@ -38,6 +38,7 @@ pub use self::registry::Limits;
 use self::registry::{Bytes, Finished, Known, Registry, Unfinished};
 pub use self::restore::Restored;
 use super::pipeline::blocking;
+use super::to_the_end::to_the_end;
 use super::uploads::{UploadError, Uploads};
 use crate::domain::{Change, Client, Digest, FileName, Timestamp, Transfer, TransferId};
 use crate::store::status::CommitError;
@@ -167,8 +168,7 @@ impl Resumable {
         &self,
         work: impl Future<Output = Result<T, ResumableError>> + Send + 'static,
     ) -> Result<T, ResumableError> {
-        let done = self.0.uploads.running.spawn(work).await;
-        done.unwrap_or_else(|error| Err(UploadError::Storage(error.to_string()).into()))
+        to_the_end(&self.0.uploads.running, work).await
     }
 
     /// An upload that is known here.
