@@ -282,19 +282,35 @@ impl Stages {
     }
 }
 
-/// Hashes what comes, and hands it on.
+/// Hands on what comes, and hashes it.
 fn hash(mut pieces: Receiver<Piece>, next: &Sender<Piece>, mut hashes: Hashes, runtime: &Handle) {
-    let mut batch = Vec::new();
+    let (mut batch, mut data, mut on) = (Vec::new(), Vec::new(), Vec::new());
     while pieces.take(&mut batch) {
-        for piece in &mut batch {
-            match piece {
-                Piece::Data(bytes) => hashes.update(bytes),
-                Piece::Mark(here) | Piece::End(_, here) => *here = Some(hashes.clone()),
+        let mut rest = batch.drain(..);
+        loop {
+            let other = rest.by_ref().find_map(|piece| match piece {
+                Piece::Data(bytes) => {
+                    data.push(bytes);
+                    None
+                }
+                other => Some(other),
+            });
+            // First: it is written meanwhile.
+            on.extend(data.iter().cloned().map(Piece::Data));
+            let sent = runtime.block_on(next.send(&mut on));
+            data.drain(..).for_each(|bytes| hashes.update(&bytes));
+            on.extend(match other {
+                None | Some(Piece::Data(_)) => None,
+                Some(Piece::Mark(_)) => Some(Piece::Mark(Some(hashes.clone()))),
+                Some(Piece::End(last, _)) => Some(Piece::End(last, Some(hashes.clone()))),
+            });
+            if sent.is_err() {
+                // The writer says why.
+                return;
             }
-        }
-        if runtime.block_on(next.send(&mut batch)).is_err() {
-            // The writer says why.
-            return;
+            if on.is_empty() {
+                break;
+            }
         }
     }
 }
