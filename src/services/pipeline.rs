@@ -2,8 +2,8 @@
 //!
 //! Up to [`SMALL`] bytes wait in memory and are hashed and written by one blocking call: a thread hop costs more than
 //! they do. What is longer goes through two blocking tasks beside the receiver: one hashes and hands on, one writes, each
-//! behind a [queue](super::queue) of [`WAITING`] bytes. An upload that begins while others run has one task for both: the
-//! processor's cores are busy already. A full queue holds the receiver back, and by TCP the client: memory is bounded
+//! behind a [queue](super::queue) of [`WAITING`] bytes. An upload that begins while others run has one task for both, and
+//! half the queue: the processor's cores are busy already. A full queue holds the receiver back, and by TCP the client: memory is bounded
 //! whatever the file's size. A queue that closes without [`Piece::End`] is an abort, not an end of file.
 //!
 //! With a key, what is written is sealed; the SHA-256 is that of the plain content all the same.
@@ -233,7 +233,7 @@ impl Stages {
         let beside = others == 0 && !hashes.later;
         let here = (!beside).then(|| hashes.clone());
         let every = marker.as_ref().map(|marker| marker.every);
-        let (last, pieces) = queue(WAITING);
+        let (last, pieces) = queue(if beside { WAITING } else { WAITING / 2 });
         let written = tokio::task::spawn_blocking(move || {
             let mark = |writer: &mut Writer, hashes: &Hashes| match &marker {
                 Some(marker) => (marker.mark)(writer, hashes),
