@@ -2,6 +2,7 @@
 
 mod damage;
 mod full;
+mod marks;
 mod stop;
 
 use std::net::SocketAddr;
