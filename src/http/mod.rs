@@ -26,6 +26,7 @@ pub mod serve;
 mod stats;
 mod status;
 mod upload;
+mod whole;
 
 use std::any::Any;
 

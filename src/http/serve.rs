@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -22,6 +22,7 @@ use super::client::Peer;
 use super::connection::{Cut, Guarded, Place};
 use super::cors::Routers;
 use super::live;
+use super::whole::Whole;
 use crate::app::App;
 
 /// Limits of the connections.
@@ -132,7 +133,9 @@ async fn connection(
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(peer);
-        let request = Request::from_parts(parts, Body::new(body));
+        let body =
+            if parts.version == Version::HTTP_2 { Body::new(Whole::new(body)) } else { Body::new(body) };
+        let request = Request::from_parts(parts, body);
         let (routers, upgrading) = (routers.clone(), upgrading.clone());
         async move {
             let answer = routers.answer(request).await;

@@ -25,6 +25,10 @@ use super::writer::{Opening, Target, Writer};
 
 /// So many bytes wait in memory before threads are put to work.
 const SMALL: usize = 256 << 10;
+/// So many where more is announced: only who sends some of it gets threads, and space on the disk.
+const ANNOUNCED: usize = 64 << 10;
+/// Smaller pieces are copied together: each may hold a buffer of this size.
+const TINY: usize = 8 << 10;
 /// So many where it may still turn out that they are to be sealed: they should not touch the disk before.
 const UNDECIDED: usize = 1 << 20;
 /// So many uploads stream at once, each with one or two blocking threads; others wait, and by TCP their clients. There must
@@ -56,8 +60,40 @@ pub(super) struct Marker {
 type Mark = dyn Fn(&mut Writer, &Hashes) -> io::Result<()> + Send + Sync;
 
 enum State {
-    Gathering { pieces: Vec<Bytes>, length: usize },
+    Gathering(Gathered),
     Streaming(Stages),
+}
+
+/// Bytes that wait in memory.
+#[derive(Default)]
+struct Gathered {
+    pieces: Vec<Bytes>,
+    /// Those behind them, copied together.
+    tiny: Vec<u8>,
+    length: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, piece: Bytes) {
+        self.length += piece.len();
+        if piece.len() < TINY {
+            self.tiny.extend_from_slice(&piece);
+        } else {
+            self.join_tiny();
+            self.pieces.push(piece);
+        }
+    }
+
+    fn join_tiny(&mut self) {
+        if !self.tiny.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.tiny).into());
+        }
+    }
+
+    fn into_pieces(mut self) -> Vec<Bytes> {
+        self.join_tiny();
+        self.pieces
+    }
 }
 
 struct Stages {
@@ -103,7 +139,7 @@ type Last = Box<dyn FnOnce(Writer, Hashes) + Send>;
 impl Weight for Piece {
     fn weight(&self) -> usize {
         match self {
-            Self::Data(bytes) => bytes.len() + size_of::<Self>(),
+            Self::Data(bytes) => bytes.len().max(TINY),
             Self::Mark(_) | Self::End(..) => 0,
         }
     }
@@ -111,9 +147,9 @@ impl Weight for Piece {
 
 impl Pipeline {
     /// A pipeline to `target`.
-    pub(super) const fn new(target: Target, opening: Opening, hashes: Hashes) -> Self {
-        let state = State::Gathering { pieces: Vec::new(), length: 0 };
-        let patience = if target.expected > SMALL as u64 { 0 } else { SMALL };
+    pub(super) fn new(target: Target, opening: Opening, hashes: Hashes) -> Self {
+        let state = State::Gathering(Gathered::default());
+        let patience = if target.expected > SMALL as u64 { ANNOUNCED } else { SMALL };
         Self { target, opening, hashes, patience, marker: None, state }
     }
 
@@ -131,7 +167,7 @@ impl Pipeline {
 
     /// Changes how the content is stored, if that can still be done: `false` if bytes are on their way already.
     pub(super) fn decide(&mut self, opening: Opening) -> bool {
-        let undecided = matches!(self.state, State::Gathering { .. });
+        let undecided = matches!(self.state, State::Gathering(_));
         if undecided {
             self.opening = opening;
         }
@@ -148,21 +184,19 @@ impl Pipeline {
             return Ok(());
         }
         match &mut self.state {
-            State::Gathering { pieces, length } => {
-                // A client that sends byte by byte must not make memory of each.
-                *length += piece.len() + size_of::<Bytes>();
-                pieces.push(piece);
-                if *length <= self.patience {
+            State::Gathering(gathered) => {
+                gathered.push(piece);
+                if gathered.length <= self.patience {
                     return Ok(());
                 }
-                let pieces = std::mem::take(pieces);
+                let pieces = std::mem::take(gathered).into_pieces();
                 let (target, opening) = (self.target.clone(), self.opening.clone());
                 let stages = Stages::start(target, opening, self.hashes.clone(), self.marker.clone()).await;
                 // Before the next await: who is cancelled there must know that somebody writes.
                 self.state = State::Streaming(stages);
                 match &mut self.state {
                     State::Streaming(stages) => stages.push(pieces).await,
-                    State::Gathering { .. } => Ok(()),
+                    State::Gathering(_) => Ok(()),
                 }
             }
             State::Streaming(stages) => stages.push(vec![piece]).await,
@@ -182,7 +216,7 @@ impl Pipeline {
 
     /// Whether everything is in memory still.
     pub(super) const fn is_gathering(&self) -> bool {
-        matches!(self.state, State::Gathering { .. })
+        matches!(self.state, State::Gathering(_))
     }
 
     /// Everything has come: waits until it is written and hashed, and has `last` do the rest on a blocking thread.
@@ -194,8 +228,9 @@ impl Pipeline {
         last: impl FnOnce(Writer, Hashes) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         match self.state {
-            State::Gathering { pieces, .. } => {
-                let length = pieces.iter().map(Bytes::len).sum::<usize>();
+            State::Gathering(gathered) => {
+                let length = gathered.length;
+                let pieces = gathered.into_pieces();
                 // Too little to set space aside for.
                 let target = Target { expected: 0, ..self.target };
                 let (opening, mut hashes) = (self.opening, self.hashes);
@@ -364,4 +399,25 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each may hold on to a buffer of some KiB.
+    #[test]
+    fn bytes_that_come_one_by_one_are_kept_together() {
+        let mut gathered = Gathered::default();
+        let large = Bytes::from(vec![2; TINY]);
+        let pieces = [Bytes::from_static(&[1]), large.clone(), large, Bytes::new()];
+        for piece in pieces.into_iter().chain((0..1000).map(|_| Bytes::from_static(&[3]))) {
+            gathered.push(piece);
+        }
+        assert_eq!(gathered.length, 1 + 2 * TINY + 1000);
+        let pieces = gathered.into_pieces();
+        assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [1, TINY, TINY, 1000]);
+        let expected = [&[1][..], &[2; 2 * TINY], &[3; 1000]].concat();
+        assert_eq!(pieces.concat(), expected);
+    }
 }

@@ -172,3 +172,37 @@ async fn a_body_in_broken_chunks_is_refused() {
     assert!(app.names().await.is_empty());
     app.nothing_is_left().await;
 }
+
+/// A proxy whose own client hung up resets the stream with `NO_ERROR`: half a file was taken for a whole one.
+#[tokio::test]
+async fn a_stream_of_http_2_that_is_reset_is_no_end_of_the_body() {
+    let app = TestApp::start().await;
+    app.put("a.txt", OLD).await.expect(201);
+    let bytes = content(600_000, 7);
+    let tcp = tokio::net::TcpStream::connect(app.address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(tcp).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for (length, ends) in [(Some("700000"), false), (None, false), (Some("600000"), true), (None, true)] {
+        let request = http::Request::put(format!("http://{}/files/a.txt", app.address));
+        let request =
+            length.iter().fold(request, |request, length| request.header("content-length", *length));
+        client = client.ready().await.unwrap();
+        let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data(bytes.clone().into(), ends).unwrap();
+        if ends {
+            assert_eq!(answer.await.unwrap().status(), 200, "{length:?}");
+            assert_eq!(app.download("a.txt").await, bytes);
+            continue;
+        }
+        let arrived = |status: &serde_json::Value| {
+            status["status"] == "uploading" && status["transferred_bytes"] == bytes.len()
+        };
+        app.status_becomes("a.txt", arrived).await;
+        body.send_reset(h2::Reason::NO_ERROR);
+        app.status_becomes("a.txt", |status| status["status"] == "failed").await;
+        assert_eq!(app.download("a.txt").await, OLD, "{length:?}");
+        app.nothing_is_left().await;
+    }
+    drop(client);
+    connection.abort();
+}

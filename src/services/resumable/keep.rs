@@ -62,7 +62,7 @@ impl Resumable {
             }
             Ok::<_, ResumableError>(())
         });
-        // A panic in it is logged by its task.
+        // A panic in it has told why.
         kept.await.or(Ok(()))
     }
 

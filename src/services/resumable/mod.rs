@@ -23,10 +23,11 @@ mod restore;
 mod slot;
 mod turns;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{FutureExt as _, Stream};
 
 pub use self::incoming::Incoming;
 pub use self::model::{
@@ -168,7 +169,10 @@ impl Resumable {
         &self,
         work: impl Future<Output = Result<T, ResumableError>> + Send + 'static,
     ) -> Result<T, ResumableError> {
-        to_the_end(&self.0.uploads.running, work).await
+        // A bug is told once, by the panic's own message, and costs this work only.
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let done = to_the_end(&self.0.uploads.running, work).await;
+        done.unwrap_or_else(|_| Err(UploadError::Storage("the work on the upload has failed".into()).into()))
     }
 
     /// An upload that is known here.

@@ -7,11 +7,11 @@ const MIB: usize = 1 << 20;
 /// What comes in one request is made durable after so many bytes.
 const MARK: usize = 32 * MIB;
 /// So much can be underway between network and disk.
-const UNDERWAY: usize = 6 * MIB;
+const UNDERWAY: usize = 12 * MIB;
 
 #[tokio::test]
 async fn what_a_long_request_has_brought_survives_a_kill_up_to_the_last_mark() {
-    let length = 2 * MARK + 20 * MIB;
+    let length = 2 * MARK + 30 * MIB;
     let bytes = content(length, 11);
     for durability in ["process", "power"] {
         let directory = tempfile::tempdir().expect("a directory");
