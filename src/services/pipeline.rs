@@ -1,7 +1,7 @@
 //! The way of an upload's bytes to the disk: receiving, hashing and writing at the same time.
 //!
 //! Up to [`SMALL`] bytes wait in memory and are hashed and written by one blocking call: a thread hop costs more than
-//! they do. What is longer goes through two blocking tasks beside the receiver: one hashes and hands on, one writes, each
+//! they do. What is longer, or announced as longer once [`ANNOUNCED`] bytes have come, goes through two blocking tasks beside the receiver: one hashes and hands on, one writes, each
 //! behind a [queue](super::queue) of [`WAITING`] bytes. An upload that begins while others run has one task for both, and
 //! half the queue: the processor's cores are busy already. A full queue holds the receiver back, and by TCP the client: memory is bounded
 //! whatever the file's size. A queue that closes without [`Piece::End`] is an abort, not an end of file.
