@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use aes_gcm::Aes128Gcm;
 use aes_gcm::aead::{AeadInOut, KeyInit};
+use bytes::Bytes;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use eax::Eax;
 use sha2::{Digest as _, Sha256};
 use smart_file_transfer::crypto::eax_lanes::{EaxLanes, Lane};
+use smart_file_transfer::crypto::sha256::lanes;
 use smart_file_transfer::crypto::{
     Ends, FileKey, Geometry, Keyring, LANES, Opener, Sealer, Sha256Pair, seal_to_vec,
 };
@@ -159,6 +161,20 @@ fn sha256(c: &mut Criterion) {
                 chunk.chunks(piece).for_each(|piece| pair.update(piece));
                 let (first, second) = pair.split();
                 (first.finalize(), second.finalize())
+            });
+        });
+    }
+    // Of as many uploads, bytes of their own.
+    let pieces = vec![Bytes::from(vec![7; 256 * 1024]); 4];
+    for count in 1..=lanes::MOST {
+        group.throughput(Throughput::Bytes((count * chunk.len()) as u64));
+        group.bench_function(format!("{count} side by side"), |b| {
+            b.iter(|| {
+                let mut hashes = vec![Sha256::new(); count];
+                let mut lanes: Vec<_> =
+                    hashes.iter_mut().map(|hash| lanes::Lane::new(hash, &pieces)).collect();
+                lanes::update(&mut lanes);
+                hashes
             });
         });
     }

@@ -8,7 +8,7 @@
 //! - [`seal`] and [`open`]: plaintext to segments and back;
 //! - [`eax_lanes`]: EAX, many segments at a time;
 //! - [`single_message`]: the older format, read only;
-//! - [`sha256_pair`]: two SHA-256 over the same bytes, for hardly more than the price of one.
+//! - [`sha256`]: several SHA-256 at a time.
 
 pub mod bytes;
 pub mod container;
@@ -18,7 +18,7 @@ pub mod keyring;
 pub mod layout;
 pub mod open;
 pub mod seal;
-pub mod sha256_pair;
+pub mod sha256;
 pub mod single_message;
 
 pub use bytes::{FileNonce, KeyId, Tag};
@@ -29,7 +29,7 @@ pub use keyring::{Keyring, KeyringError, MIN_KEY_LEN};
 pub use layout::{Geometry, Layout, LayoutError, SEGMENT_OVERHEAD, Segment, Touched};
 pub use open::{OpenError, OpenStream, Opener, open_to_vec};
 pub use seal::{Ends, SealError, Sealed, SealedEnd, Sealer, seal_to_vec};
-pub use sha256_pair::Sha256Pair;
+pub use sha256::Sha256Pair;
 pub use single_message::{SingleMessage, SingleMessageError};
 
 #[cfg(test)]

@@ -53,6 +53,10 @@ impl PieceHash {
         }
     }
 
+    fn is_none(&self) -> bool {
+        self.sha1.is_none() && self.sha256.is_none() && self.md5.is_none()
+    }
+
     /// Whether the piece has it; `false` if that was not computed.
     pub(super) fn has(self, checksum: &Checksum) -> bool {
         match checksum {
@@ -95,6 +99,16 @@ impl Hashes {
             None => self.whole.update(bytes),
         }
         self.piece.update(bytes);
+    }
+
+    /// Whether nothing is computed.
+    pub(super) fn are_none(&self) -> bool {
+        self.later && self.piece.is_none()
+    }
+
+    /// Whether nothing but [`whole`](Self::whole) is.
+    pub(super) fn are_only_whole(&self) -> bool {
+        self.pair.is_none() && !self.later && self.piece.is_none()
     }
 
     /// The SHA-256 of a chunk, if it was computed, and that of the whole file with it, if it followed on that.

@@ -4,6 +4,7 @@ pub mod access;
 pub(crate) mod checksum;
 pub mod decrypt;
 pub mod downloads;
+mod hashing;
 pub mod import;
 pub mod keys;
 pub mod live;

@@ -1,10 +1,10 @@
 //! The way of an upload's bytes to the disk: receiving, hashing and writing at the same time.
 //!
 //! Up to [`SMALL`] bytes wait in memory and are hashed and written by one blocking call: a thread hop costs more than
-//! they do. What is longer, or announced as longer once [`ANNOUNCED`] bytes have come, goes through two blocking tasks beside the receiver: one hashes and hands on, one writes, each
-//! behind a [queue](super::queue) of [`WAITING`] bytes. An upload that begins while others run has one task for both, and
-//! half the queue: the processor's cores are busy already. A full queue holds the receiver back, and by TCP the client: memory is bounded
-//! whatever the file's size. A queue that closes without [`Piece::End`] is an abort, not an end of file.
+//! they do. What is longer, or announced as longer once [`ANNOUNCED`] bytes have come, goes through a [queue](super::queue) to a
+//! blocking task that [has it hashed](super::hashing) and writes it meanwhile. A full queue holds the receiver back, and by TCP
+//! the client: memory is bounded whatever the file's size. A queue that closes without [`Piece::End`] is an abort, not an end
+//! of file.
 //!
 //! With a key, what is written is sealed; the SHA-256 is that of the plain content all the same.
 //!
@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 
 use super::checksum::Hashes;
+use super::hashing::Hashing;
 use super::queue::{Closed, Receiver, Sender, Weight, queue};
 use super::writer::{Opening, Target, Writer};
 
@@ -31,12 +31,12 @@ const ANNOUNCED: usize = 64 << 10;
 const TINY: usize = 8 << 10;
 /// So many where it may still turn out that they are to be sealed: they should not touch the disk before.
 const UNDECIDED: usize = 1 << 20;
-/// So many uploads stream at once, each with one or two blocking threads; others wait, and by TCP their clients. There must
-/// be threads left for everything else.
+/// So many uploads stream at once, each with a blocking thread; others wait, and by TCP their clients. There must be threads
+/// left for everything else.
 const MOST_STREAMS: usize = 1000;
 /// Blocking threads that a server should have.
-pub const BLOCKING_THREADS: usize = 2 * MOST_STREAMS + 512;
-/// Bytes that may wait for the hash, or for the disk, while as many are in work.
+pub const BLOCKING_THREADS: usize = MOST_STREAMS + 512;
+/// Bytes that may wait while as many are in work; half of it where an upload begins beside others.
 const WAITING: usize = 1 << 20;
 
 /// Takes the bytes of one upload, or of a part of one.
@@ -126,11 +126,11 @@ impl Drop for Running {
     }
 }
 
-/// What passes from stage to stage. Hashes are those of all before it, from whoever has hashed that.
+/// What passes to the writer.
 enum Piece {
     Data(Bytes),
-    Mark(Option<Hashes>),
-    End(Last, Option<Hashes>),
+    Mark,
+    End(Last),
 }
 
 /// What is done with an upload that is written. It tells the result itself.
@@ -140,7 +140,7 @@ impl Weight for Piece {
     fn weight(&self) -> usize {
         match self {
             Self::Data(bytes) => bytes.len().max(TINY),
-            Self::Mark(_) | Self::End(..) => 0,
+            Self::Mark | Self::End(_) => 0,
         }
     }
 }
@@ -249,7 +249,7 @@ impl Pipeline {
                 let (tell, told) = oneshot::channel();
                 // Who no longer waits has given up.
                 let last: Last = Box::new(move |writer, hashes| _ = tell.send(last(writer, hashes)));
-                stages.send(vec![Piece::End(last, None)]).await?;
+                stages.send(vec![Piece::End(last)]).await?;
                 match told.await {
                     Ok(result) => result,
                     Err(_) => Err(stages.why_it_ended().await),
@@ -265,25 +265,15 @@ impl Stages {
         // Never closed.
         let seat = STREAMS.acquire().await.ok();
         let (running, others) = Running::start();
-        let beside = others == 0 && !hashes.later;
-        let here = (!beside).then(|| hashes.clone());
         let every = marker.as_ref().map(|marker| marker.every);
-        let (last, pieces) = queue(if beside { WAITING } else { WAITING / 2 });
+        let (first, pieces) = queue(if others == 0 { WAITING } else { WAITING / 2 });
         let written = tokio::task::spawn_blocking(move || {
             let mark = |writer: &mut Writer, hashes: &Hashes| match &marker {
                 Some(marker) => (marker.mark)(writer, hashes),
                 None => Ok(()),
             };
-            write(target, opening, pieces, here, mark)
+            write(target, opening, pieces, hashes, mark)
         });
-        let first = if beside {
-            let (first, pieces) = queue(WAITING);
-            let runtime = Handle::current();
-            tokio::task::spawn_blocking(move || hash(pieces, &last, hashes, &runtime));
-            first
-        } else {
-            last
-        };
         Self { first, written: Some(written), unmarked: 0, every, _running: running, _seat: seat }
     }
 
@@ -292,7 +282,7 @@ impl Stages {
         let mut pieces: Vec<_> = bytes.into_iter().map(Piece::Data).collect();
         if self.every.is_some_and(|every| self.unmarked >= every) {
             self.unmarked = 0;
-            pieces.push(Piece::Mark(None));
+            pieces.push(Piece::Mark);
         }
         self.send(pieces).await
     }
@@ -317,9 +307,17 @@ impl Stages {
     }
 }
 
-/// Hands on what comes, and hashes it.
-fn hash(mut pieces: Receiver<Piece>, next: &Sender<Piece>, mut hashes: Hashes, runtime: &Handle) {
-    let (mut batch, mut data, mut on) = (Vec::new(), Vec::new(), Vec::new());
+/// Writes what comes, and has it hashed.
+fn write(
+    target: Target,
+    opening: Opening,
+    mut pieces: Receiver<Piece>,
+    hashes: Hashes,
+    mark: impl Fn(&mut Writer, &Hashes) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut writer = Writer::open(target, opening)?;
+    let mut hashing = Hashing::new(hashes);
+    let (mut batch, mut data) = (Vec::new(), Vec::new());
     while pieces.take(&mut batch) {
         let mut rest = batch.drain(..);
         loop {
@@ -330,62 +328,19 @@ fn hash(mut pieces: Receiver<Piece>, next: &Sender<Piece>, mut hashes: Hashes, r
                 }
                 other => Some(other),
             });
-            // First: it is written meanwhile.
-            on.extend(data.iter().cloned().map(Piece::Data));
-            let sent = runtime.block_on(next.send(&mut on));
-            data.drain(..).for_each(|bytes| hashes.update(&bytes));
-            on.extend(match other {
-                None | Some(Piece::Data(_)) => None,
-                Some(Piece::Mark(_)) => Some(Piece::Mark(Some(hashes.clone()))),
-                Some(Piece::End(last, _)) => Some(Piece::End(last, Some(hashes.clone()))),
-            });
-            if sent.is_err() {
-                // The writer says why.
-                return;
-            }
-            if on.is_empty() {
-                break;
-            }
-        }
-    }
-}
-
-/// Writes what comes; `hashes`, if nobody has hashed it before.
-fn write(
-    target: Target,
-    opening: Opening,
-    mut pieces: Receiver<Piece>,
-    mut hashes: Option<Hashes>,
-    mark: impl Fn(&mut Writer, &Hashes) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut writer = Writer::open(target, opening)?;
-    let (mut batch, mut data) = (Vec::new(), Vec::new());
-    while pieces.take(&mut batch) {
-        for piece in batch.drain(..) {
-            if let Piece::Data(bytes) = piece {
-                if let Some(hashes) = &mut hashes {
-                    hashes.update(&bytes);
-                }
-                data.push(bytes);
-                continue;
-            }
+            // First: it is hashed while it is written.
+            hashing.update(&data)?;
             writer.append(&data)?;
             data.clear();
-            match piece {
-                Piece::Data(_) => {}
-                Piece::Mark(here) => {
-                    if let Some(hashes) = here.as_ref().or(hashes.as_ref()) {
-                        mark(&mut writer, hashes)?;
-                    }
-                }
-                Piece::End(last, here) => {
-                    last(writer, here.or(hashes).ok_or_else(ended)?);
+            match other {
+                None | Some(Piece::Data(_)) => break,
+                Some(Piece::Mark) => mark(&mut writer, &hashing.so_far()?)?,
+                Some(Piece::End(last)) => {
+                    last(writer, hashing.so_far()?);
                     return Ok(());
                 }
             }
         }
-        writer.append(&data)?;
-        data.clear();
     }
     Err(ended())
 }

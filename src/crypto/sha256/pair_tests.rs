@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use sha2::digest::common::hazmat::SerializableState as _;
 
 use super::*;
 

@@ -10,27 +10,13 @@
 //! back. Where the processor lacks the instructions, or the hashes do not reach the ends of their blocks at the same
 //! byte, `sha2` takes the bytes for one after the other.
 
-use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest as _, Sha256};
 
-use sha_extensions::ShaExtensions;
-
-/// Length in bytes of a block of SHA-256.
-const BLOCK_LEN: usize = 64;
+use self::sha_extensions::ShaExtensions;
+use super::state::{BLOCK_LEN, Block, advance, begun};
 
 /// In fewer bytes, taking the states out and putting them back costs more than lockstep gains (`benches/crypto.rs`).
 const WORTHWHILE: usize = 8 * BLOCK_LEN;
-
-type Block = [u8; BLOCK_LEN];
-
-/// The working variables a to h of one hash (FIPS 180-4, section 6.2.2).
-type State = [u32; 8];
-
-// A hash as sha2 0.11 serializes it, little-endian: the eight words of the state, the number of blocks it has taken, then
-// the length of the block it has begun, followed by the bytes of that.
-const WORDS: std::ops::Range<usize> = 0..32;
-const BLOCKS_TAKEN: std::ops::Range<usize> = 32..40;
-const BEGUN_LEN: usize = 40;
 
 /// Two SHA-256 of which both take the same bytes from now on.
 #[derive(Debug, Clone)]
@@ -56,8 +42,8 @@ impl Sha256Pair {
 
     /// In lockstep, if they and the processor can.
     fn lockstep(first: Sha256, second: Sha256) -> Self {
-        let begun = usize::from(first.serialize()[BEGUN_LEN]);
-        let aligned = begun == usize::from(second.serialize()[BEGUN_LEN]);
+        let begun = begun(&first);
+        let aligned = begun == super::state::begun(&second);
         let lockstep = ShaExtensions::detect().filter(|_| aligned).map(|cpu| Lockstep { cpu, begun });
         Self { hashes: [first, second], lockstep }
     }
@@ -96,27 +82,9 @@ impl Sha256Pair {
 
     /// Both are at the end of a block.
     fn in_lockstep(&mut self, cpu: ShaExtensions, blocks: &[Block]) {
-        let mut serialized = self.hashes.each_ref().map(SerializableState::serialize);
-        debug_assert!(serialized.iter().all(|hash| hash[BEGUN_LEN] == 0));
-        let mut states = serialized.each_ref().map(|hash| {
-            let (words, _) = hash[WORDS].as_chunks();
-            std::array::from_fn(|i| u32::from_le_bytes(words[i]))
-        });
-        cpu.compress(&mut states, blocks);
-        for (hash, state) in serialized.iter_mut().zip(&states) {
-            let (words, _) = hash[WORDS].as_chunks_mut();
-            for (word, value) in words.iter_mut().zip(state) {
-                *word = value.to_le_bytes();
-            }
-            let (counts, _) = hash[BLOCKS_TAKEN].as_chunks_mut();
-            for count in counts {
-                *count = u64::from_le_bytes(*count).wrapping_add(blocks.len() as u64).to_le_bytes();
-            }
-        }
-        match serialized.each_ref().map(Sha256::deserialize) {
-            [Ok(first), Ok(second)] => self.hashes = [first, second],
-            // Not with the layout above; `self.hashes` are then as they were, and `sha2` can do it alone.
-            _ => self.one_after_the_other(blocks.as_flattened()),
+        let [first, second] = &mut self.hashes;
+        if !advance([first, second], blocks.len(), |states| cpu.compress(states, blocks)) {
+            self.one_after_the_other(blocks.as_flattened());
         }
     }
 }
@@ -124,33 +92,12 @@ impl Sha256Pair {
 #[cfg(target_arch = "x86_64")]
 mod sha_extensions {
     use std::arch::x86_64::{
-        __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_extract_epi32, _mm_set_epi32, _mm_set_epi64x,
-        _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi8,
-        _mm_shuffle_epi32,
+        __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_set_epi32, _mm_set_epi64x, _mm_sha256msg1_epu32,
+        _mm_sha256msg2_epu32, _mm_shuffle_epi8,
     };
 
-    use super::{Block, State};
-
-    /// The constants of the 64 rounds (FIPS 180-4, section 4.2.2), four to a step.
-    #[rustfmt::skip]
-    const K: [[u32; 4]; 16] = [
-        [0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5],
-        [0x3956_c25b, 0x59f1_11f1, 0x923f_82a4, 0xab1c_5ed5],
-        [0xd807_aa98, 0x1283_5b01, 0x2431_85be, 0x550c_7dc3],
-        [0x72be_5d74, 0x80de_b1fe, 0x9bdc_06a7, 0xc19b_f174],
-        [0xe49b_69c1, 0xefbe_4786, 0x0fc1_9dc6, 0x240c_a1cc],
-        [0x2de9_2c6f, 0x4a74_84aa, 0x5cb0_a9dc, 0x76f9_88da],
-        [0x983e_5152, 0xa831_c66d, 0xb003_27c8, 0xbf59_7fc7],
-        [0xc6e0_0bf3, 0xd5a7_9147, 0x06ca_6351, 0x1429_2967],
-        [0x27b7_0a85, 0x2e1b_2138, 0x4d2c_6dfc, 0x5338_0d13],
-        [0x650a_7354, 0x766a_0abb, 0x81c2_c92e, 0x9272_2c85],
-        [0xa2bf_e8a1, 0xa81a_664b, 0xc24b_8b70, 0xc76c_51a3],
-        [0xd192_e819, 0xd699_0624, 0xf40e_3585, 0x106a_a070],
-        [0x19a4_c116, 0x1e37_6c08, 0x2748_774c, 0x34b0_bcb5],
-        [0x391c_0cb3, 0x4ed8_aa4a, 0x5b9c_ca4f, 0x682e_6ff3],
-        [0x748f_82ee, 0x78a5_636f, 0x84c8_7814, 0x8cc7_0208],
-        [0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2],
-    ];
+    use super::super::sha_ni::{add, four_rounds, load, store};
+    use super::super::state::{Block, K, State};
 
     /// That this processor has the instructions: there is no other way to one of these than to have asked it.
     #[derive(Debug, Clone, Copy)]
@@ -171,13 +118,6 @@ mod sha_extensions {
             // SAFETY: `self` exists, so `detect` has found all features that `compress` is compiled with.
             unsafe { compress(states, blocks) }
         }
-    }
-
-    /// The working variables as the instructions want them.
-    #[derive(Clone, Copy)]
-    struct Lane {
-        abef: __m128i,
-        cdgh: __m128i,
     }
 
     #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
@@ -203,16 +143,6 @@ mod sha_extensions {
         *states = [store(first), store(second)];
     }
 
-    /// Two rounds, and two more; `input` is the sum of four words of the schedule and their constants.
-    #[inline]
-    #[target_feature(enable = "sha,sse2")]
-    fn four_rounds(Lane { abef, cdgh }: Lane, input: __m128i) -> Lane {
-        // After two rounds the old a, b, e, f are the new c, d, g, h.
-        let next = _mm_sha256rnds2_epu32(cdgh, abef, input);
-        let upper = _mm_shuffle_epi32::<0b1110>(input);
-        Lane { abef: _mm_sha256rnds2_epu32(abef, next, upper), cdgh: next }
-    }
-
     /// From the last sixteen words of the schedule to the next four, with the twelve before them.
     #[inline]
     #[target_feature(enable = "sha,sse2,ssse3")]
@@ -233,34 +163,11 @@ mod sha_extensions {
             _mm_shuffle_epi8(_mm_set_epi64x(high, low), swap)
         })
     }
-
-    #[inline]
-    #[target_feature(enable = "sse2")]
-    fn add(a: Lane, b: Lane) -> Lane {
-        Lane { abef: _mm_add_epi32(a.abef, b.abef), cdgh: _mm_add_epi32(a.cdgh, b.cdgh) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse2")]
-    fn load(state: &State) -> Lane {
-        let [a, b, c, d, e, f, g, h] = state.map(u32::cast_signed);
-        Lane { abef: _mm_set_epi32(a, b, e, f), cdgh: _mm_set_epi32(c, d, g, h) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse2,sse4.1")]
-    fn store(Lane { abef, cdgh }: Lane) -> State {
-        let [a, b] = [_mm_extract_epi32::<3>(abef), _mm_extract_epi32::<2>(abef)];
-        let [c, d] = [_mm_extract_epi32::<3>(cdgh), _mm_extract_epi32::<2>(cdgh)];
-        let [e, f] = [_mm_extract_epi32::<1>(abef), _mm_extract_epi32::<0>(abef)];
-        let [g, h] = [_mm_extract_epi32::<1>(cdgh), _mm_extract_epi32::<0>(cdgh)];
-        [a, b, c, d, e, f, g, h].map(i32::cast_unsigned)
-    }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 mod sha_extensions {
-    use super::{Block, State};
+    use super::super::state::{Block, State};
 
     /// No such instructions here, and no value of this type.
     #[derive(Debug, Clone, Copy)]
@@ -278,5 +185,5 @@ mod sha_extensions {
 }
 
 #[cfg(test)]
-#[path = "sha256_pair_tests.rs"]
+#[path = "pair_tests.rs"]
 mod tests;
