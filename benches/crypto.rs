@@ -14,17 +14,18 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use eax::Eax;
 use sha2::{Digest as _, Sha256};
 use smart_file_transfer::crypto::eax_lanes::{EaxLanes, Lane};
+use smart_file_transfer::crypto::layout::DEFAULT_SEGMENT_SIZE;
 use smart_file_transfer::crypto::sha256::lanes;
 use smart_file_transfer::crypto::{
-    Ends, FileKey, Geometry, Keyring, LANES, Opener, Sealer, Sha256Pair, seal_to_vec,
+    Ends, FileKey, Geometry, Keyring, LANES, Opener, SEGMENT_OVERHEAD, Sealer, Sha256Pair, seal_to_vec,
 };
 
-const SEGMENT: usize = 64 * 1024;
-/// Sixteen batches of sixteen segments, 16 MiB: more than the caches hold, as a file would be.
-const SEGMENTS: usize = 16 * LANES;
+const SEGMENT: usize = DEFAULT_SEGMENT_SIZE as usize;
+/// 32 batches of sixteen segments, 16 MiB: more than the caches of a core hold, as a file would be.
+const SEGMENTS: usize = 32 * LANES;
 const TOTAL: usize = SEGMENTS * SEGMENT;
 /// The container's segments are not aligned; the others get the same stride.
-const STRIDE: usize = SEGMENT + 24;
+const STRIDE: usize = SEGMENT + SEGMENT_OVERHEAD;
 
 fn lanes<'a>(data: &'a mut [u8], tags: &'a mut [[u8; 16]], first: usize) -> Vec<Lane<'a>> {
     let mut lanes = Vec::with_capacity(LANES);
