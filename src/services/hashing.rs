@@ -16,9 +16,9 @@ use super::checksum::Hashes;
 use crate::crypto::sha256::{Lane, lanes};
 
 /// Bytes of an upload that may wait to be hashed; what is handed over together may be more.
-const WAITING: usize = 512 << 10;
+const WAITING: usize = 256 << 10;
 /// Who had to wait goes on when no more than so many are left: it hands over much at a time then.
-const FEW: usize = WAITING / 4;
+const FEW: usize = WAITING / 2;
 /// Bytes of an upload that are hashed before others have their turn.
 const TURN: usize = 256 << 10;
 /// Each piece may hold a buffer of this size.

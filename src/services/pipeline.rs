@@ -46,6 +46,8 @@ pub(super) struct Pipeline {
     hashes: Hashes,
     /// So many bytes wait in memory before threads are put to work.
     patience: usize,
+    /// And so many behind that, if no others stream.
+    waiting: usize,
     marker: Option<Marker>,
     state: State,
 }
@@ -150,13 +152,14 @@ impl Pipeline {
     pub(super) fn new(target: Target, opening: Opening, hashes: Hashes) -> Self {
         let state = State::Gathering(Gathered::default());
         let patience = if target.expected > SMALL as u64 { ANNOUNCED } else { SMALL };
-        Self { target, opening, hashes, patience, marker: None, state }
+        Self { target, opening, hashes, patience, waiting: WAITING, marker: None, state }
     }
 
-    /// Lets more bytes wait in memory: it may still turn out that they are to be sealed.
+    /// Lets more bytes wait in memory at first, since it may still turn out that they are to be sealed; and fewer later:
+    /// they come from a form, whose parser holds some as well.
     #[must_use]
     pub(super) fn undecided(self) -> Self {
-        Self { patience: UNDECIDED, ..self }
+        Self { patience: UNDECIDED, waiting: WAITING / 2, ..self }
     }
 
     /// Has what passes marked from time to time.
@@ -191,7 +194,8 @@ impl Pipeline {
                 }
                 let pieces = std::mem::take(gathered).into_pieces();
                 let (target, opening) = (self.target.clone(), self.opening.clone());
-                let stages = Stages::start(target, opening, self.hashes.clone(), self.marker.clone()).await;
+                let (hashes, marker) = (self.hashes.clone(), self.marker.clone());
+                let stages = Stages::start(target, opening, hashes, marker, self.waiting).await;
                 // Before the next await: who is cancelled there must know that somebody writes.
                 self.state = State::Streaming(stages);
                 match &mut self.state {
@@ -261,12 +265,18 @@ impl Pipeline {
 
 impl Stages {
     /// Waits while too many stream. Cancel-safe.
-    async fn start(target: Target, opening: Opening, hashes: Hashes, marker: Option<Marker>) -> Self {
+    async fn start(
+        target: Target,
+        opening: Opening,
+        hashes: Hashes,
+        marker: Option<Marker>,
+        waiting: usize,
+    ) -> Self {
         // Never closed.
         let seat = STREAMS.acquire().await.ok();
         let (running, others) = Running::start();
         let every = marker.as_ref().map(|marker| marker.every);
-        let (first, pieces) = queue(if others == 0 { WAITING } else { WAITING / 2 });
+        let (first, pieces) = queue(if others == 0 { waiting } else { waiting / 2 });
         let written = tokio::task::spawn_blocking(move || {
             let mark = |writer: &mut Writer, hashes: &Hashes| match &marker {
                 Some(marker) => (marker.mark)(writer, hashes),
