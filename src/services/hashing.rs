@@ -1,8 +1,9 @@
 //! The hashes of the uploads that stream, computed by a few threads for all of them.
 //!
 //! An upload hands over what is to be hashed, writes it meanwhile, and goes on. A thread takes what waits of several
-//! uploads and hashes it [side by side](crate::crypto::sha256::lanes): that takes about half of the time. While threads are busy,
-//! more waits, and more goes together; where cores are idle, each upload gets its own.
+//! uploads and hashes it [side by side](crate::crypto::sha256::lanes), where the processor can: that takes little more than
+//! half of the time. Half of the threads take what comes at once, the others where it is enough for all of its lanes: so
+//! what waits while threads are busy goes together, and with few uploads on many cores each has its own.
 
 use std::collections::VecDeque;
 use std::io;
@@ -157,7 +158,11 @@ impl Upload {
                 state.hashes = Some(hashes);
                 drop(pieces);
             }
-            None => state.waiting.clear(),
+            None => {
+                // Some bytes may be missing in them.
+                state.hashes = None;
+                state.waiting.clear();
+            }
         }
         state.weight = state.waiting.iter().map(weight).sum();
         state.is_due = !state.waiting.is_empty();
@@ -188,6 +193,8 @@ struct Shared {
     more: Condvar,
     /// So many are put to work before uploads wait for each other.
     eager: usize,
+    /// So many uploads go together.
+    most: usize,
 }
 
 #[derive(Default)]
@@ -211,8 +218,8 @@ static THREADS: LazyLock<Threads> = LazyLock::new(Threads::start);
 impl Threads {
     fn start() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let eager = if lanes::go_together() { cores.div_ceil(2) } else { cores };
-        let shared = Arc::new(Shared { due: Mutex::default(), more: Condvar::new(), eager });
+        let (eager, most) = if lanes::go_together() { (cores.div_ceil(2), lanes::MOST) } else { (cores, 1) };
+        let shared = Arc::new(Shared { due: Mutex::default(), more: Condvar::new(), eager, most });
         let start = |_: &usize| {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name("sft-hash".to_owned()).spawn(move || shared.work()).is_ok()
@@ -222,21 +229,25 @@ impl Threads {
     }
 
     fn give(&self, upload: Arc<Upload>) {
-        let waits_for_none = !upload.is_plain;
         let mut due = self.shared.due();
         due.uploads.push_back(upload);
-        let enough = due.busy < self.shared.eager || due.uploads.len() >= lanes::MOST || waits_for_none;
-        let is_to_wake = enough && due.asleep > 0;
-        drop(due);
-        if is_to_wake {
-            self.shared.more.notify_one();
-        }
+        self.shared.wake(&due);
     }
 }
 
 impl Shared {
     fn due(&self) -> MutexGuard<'_, Due> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes a thread if there is enough for one more.
+    fn wake(&self, due: &Due) {
+        let is_enough = due.busy < self.eager
+            || due.uploads.len() >= self.most
+            || due.uploads.iter().any(|upload| !upload.is_plain);
+        if is_enough && !due.uploads.is_empty() && due.asleep > 0 {
+            self.more.notify_one();
+        }
     }
 
     fn work(&self) -> ! {
@@ -248,9 +259,10 @@ impl Shared {
                 due.asleep -= 1;
             }
             let idle = self.eager.saturating_sub(due.busy).max(1);
-            let most = due.uploads.len().div_ceil(idle).min(lanes::MOST);
+            let most = due.uploads.len().div_ceil(idle).min(self.most);
             let mut uploads = due.next(most);
             due.busy += 1;
+            self.wake(&due);
             drop(due);
             turn(&mut uploads);
             due = self.due();

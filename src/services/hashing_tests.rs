@@ -14,7 +14,7 @@ fn piece(upload: usize, number: usize) -> Bytes {
     (0..PIECE).map(byte).collect()
 }
 
-/// Several at once, more than threads and lanes, hash each its own bytes; some have more to compute, or nothing.
+/// Several at once, more than lanes, hash each its own bytes; some have more to compute, or nothing.
 #[test]
 fn each_upload_gets_the_hash_of_its_bytes() {
     const UPLOADS: usize = 11;

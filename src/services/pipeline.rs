@@ -36,7 +36,7 @@ const UNDECIDED: usize = 1 << 20;
 const MOST_STREAMS: usize = 1000;
 /// Blocking threads that a server should have.
 pub const BLOCKING_THREADS: usize = MOST_STREAMS + 512;
-/// Bytes that may wait while as many are in work; half of it where an upload begins beside others.
+/// Bytes that may wait while as many are being written, and some more hashed; half of it where an upload begins beside others.
 const WAITING: usize = 1 << 20;
 
 /// Takes the bytes of one upload, or of a part of one.
@@ -306,7 +306,7 @@ impl Stages {
 
     /// Something has ended before its time: the writer says why.
     async fn why_it_ended(&mut self) -> io::Error {
-        // If it was the hash, the writer must not wait for more.
+        // However it came to that, the writer must not wait for more.
         self.first = queue(0).0;
         let Some(written) = self.written.take() else { return ended() };
         match written.await {
