@@ -46,6 +46,9 @@ pub enum StartError {
     /// There are no keys.
     #[error("cannot use the encryption key: {0}")]
     Keys(#[from] KeysError),
+    /// The system has no threads to give.
+    #[error("cannot start: no thread could be started: {0}")]
+    Threads(std::io::Error),
 }
 
 /// Why a server is not ready.
@@ -107,6 +110,7 @@ impl App {
     /// # Errors
     /// [`StartError`].
     pub async fn start(settings: Settings) -> Result<(Self, Held), StartError> {
+        crate::services::start_threads().map_err(StartError::Threads)?;
         let (storage, held, opened) = storage::take(&settings)?;
         if settings.encryption != Sealing::Optional {
             // Whoever seals by default should learn now that there is no key, not at the first upload.

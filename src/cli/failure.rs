@@ -138,6 +138,7 @@ impl From<StartError> for Failure {
             StartError::Storage { .. } | StartError::Status(_) => {
                 Self::new("storage_failed", error.to_string())
             }
+            StartError::Threads(_) => Self::new("internal", error.to_string()),
         }
     }
 }

@@ -46,8 +46,10 @@ fn start(settings: Settings) -> Result<(), String> {
         .build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let served = runtime.block_on(serve_until_stopped(settings));
-    // Blocking work that nobody waits for any more must not hold the end up.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    // Work that nobody waits for any more must not hold the end up.
+    const MOST: std::time::Duration = std::time::Duration::from_secs(5);
+    crate::services::settle(MOST);
+    runtime.shutdown_timeout(MOST);
     served
 }
 

@@ -101,11 +101,6 @@ impl Hashes {
         self.piece.update(bytes);
     }
 
-    /// Whether nothing is computed.
-    pub(super) fn are_none(&self) -> bool {
-        self.later && self.piece.is_none()
-    }
-
     /// Whether nothing but [`whole`](Self::whole) is.
     pub(super) fn are_only_whole(&self) -> bool {
         self.pair.is_none() && !self.later && self.piece.is_none()

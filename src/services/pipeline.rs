@@ -1,10 +1,9 @@
 //! The way of an upload's bytes to the disk: receiving, hashing and writing at the same time.
 //!
 //! Up to [`SMALL`] bytes wait in memory and are hashed and written by one blocking call: a thread hop costs more than
-//! they do. What is longer, or announced as longer once [`ANNOUNCED`] bytes have come, goes through a [queue](super::queue) to a
-//! blocking task that [has it hashed](super::hashing) and writes it meanwhile. A full queue holds the receiver back, and by TCP
-//! the client: memory is bounded whatever the file's size. A queue that closes without [`Piece::End`] is an abort, not an end
-//! of file.
+//! they do. What is longer, or announced as longer once [`ANNOUNCED`] bytes have come, becomes a [stream](super::stream), which
+//! a [few threads](super::threads) hash and write. A full one holds the receiver back, and by TCP the client: memory is bounded
+//! whatever the file's size. A stream that is dropped before its last step is an abort, not an end of file.
 //!
 //! With a key, what is written is sealed; the SHA-256 is that of the plain content all the same.
 //!
@@ -12,15 +11,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
-use tokio::task::JoinHandle;
 
 use super::checksum::Hashes;
-use super::hashing::Hashing;
-use super::queue::{Closed, Receiver, Sender, Weight, queue};
+use super::stream::{Item, LEAST_WEIGHT, Step, Stream, Work};
 use super::writer::{Opening, Target, Writer};
 
 /// So many bytes wait in memory before threads are put to work.
@@ -28,15 +24,15 @@ const SMALL: usize = 256 << 10;
 /// So many where more is announced: only who sends some of it gets threads, and space on the disk.
 const ANNOUNCED: usize = 64 << 10;
 /// Smaller pieces are copied together: each may hold a buffer of this size.
-const TINY: usize = 8 << 10;
+const TINY: usize = LEAST_WEIGHT;
 /// So many where it may still turn out that they are to be sealed: they should not touch the disk before.
 const UNDECIDED: usize = 1 << 20;
-/// So many uploads stream at once, each with a blocking thread; others wait, and by TCP their clients. There must be threads
-/// left for everything else.
+/// So many uploads stream at once; others wait, and by TCP their clients.
 const MOST_STREAMS: usize = 1000;
-/// Blocking threads that a server should have.
+/// Blocking threads that a server should have: all that stream may be flushed at the same time, and there must be threads
+/// left for everything else.
 pub const BLOCKING_THREADS: usize = MOST_STREAMS + 512;
-/// Bytes that may wait while as many are being written, and some more hashed; half of it where an upload begins beside others.
+/// Bytes that may wait until they are hashed and written.
 const WAITING: usize = 1 << 20;
 
 /// Takes the bytes of one upload, or of a part of one.
@@ -46,13 +42,13 @@ pub(super) struct Pipeline {
     hashes: Hashes,
     /// So many bytes wait in memory before threads are put to work.
     patience: usize,
-    /// And so many behind that, if no others stream.
+    /// And so many behind that.
     waiting: usize,
     marker: Option<Marker>,
     state: State,
 }
 
-/// Called by the writer after every so many bytes, with all hashes at that point.
+/// Called on a blocking thread after every so many bytes, with all hashes at that point.
 #[derive(Clone)]
 pub(super) struct Marker {
     pub(super) every: u64,
@@ -99,53 +95,14 @@ impl Gathered {
 }
 
 struct Stages {
-    first: Sender<Piece>,
-    /// `None`: it has been asked.
-    written: Option<JoinHandle<io::Result<()>>>,
+    stream: Stream,
+    marker: Option<Marker>,
     /// Bytes since the last mark.
     unmarked: u64,
-    every: Option<u64>,
-    _running: Running,
     _seat: Option<SemaphorePermit<'static>>,
 }
 
-/// Counts the uploads that stream.
-struct Running;
-
 static STREAMS: Semaphore = Semaphore::const_new(MOST_STREAMS);
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
-
-impl Running {
-    /// And says how many there were.
-    fn start() -> (Self, usize) {
-        (Self, RUNNING.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        RUNNING.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What passes to the writer.
-enum Piece {
-    Data(Bytes),
-    Mark,
-    End(Last),
-}
-
-/// What is done with an upload that is written. It tells the result itself.
-type Last = Box<dyn FnOnce(Writer, Hashes) + Send>;
-
-impl Weight for Piece {
-    fn weight(&self) -> usize {
-        match self {
-            Self::Data(bytes) => bytes.len().max(TINY),
-            Self::Mark | Self::End(_) => 0,
-        }
-    }
-}
 
 impl Pipeline {
     /// A pipeline to `target`.
@@ -209,12 +166,10 @@ impl Pipeline {
 
     /// Gives up, and waits until nothing more is written.
     pub(super) async fn abandon(self) {
-        if let State::Streaming(Stages { first, written, .. }) = self.state {
-            drop(first);
-            if let Some(written) = written {
-                // What it says does not matter any more.
-                _ = written.await;
-            }
+        if let State::Streaming(Stages { stream, .. }) = self.state {
+            stream.give_up();
+            // What it says does not matter any more.
+            _ = stream.over().await;
         }
     }
 
@@ -249,14 +204,17 @@ impl Pipeline {
                 })
                 .await
             }
-            State::Streaming(mut stages) => {
+            State::Streaming(Stages { mut stream, .. }) => {
                 let (tell, told) = oneshot::channel();
-                // Who no longer waits has given up.
-                let last: Last = Box::new(move |writer, hashes| _ = tell.send(last(writer, hashes)));
-                stages.send(vec![Piece::End(last)]).await?;
+                let step: Step = Box::new(move |Work { writer, hashes }| {
+                    // Who no longer waits has given up.
+                    _ = tell.send(last(writer, hashes));
+                    Ok(None)
+                });
+                stream.push_last(step).await?;
                 match told.await {
                     Ok(result) => result,
-                    Err(_) => Err(stages.why_it_ended().await),
+                    Err(_) => Err(stream.over().await.unwrap_or_else(ended)),
                 }
             }
         }
@@ -264,7 +222,7 @@ impl Pipeline {
 }
 
 impl Stages {
-    /// Waits while too many stream. Cancel-safe.
+    /// Waits while too many stream. Cancel-safe: nothing has begun then.
     async fn start(
         target: Target,
         opening: Opening,
@@ -274,85 +232,23 @@ impl Stages {
     ) -> Self {
         // Never closed.
         let seat = STREAMS.acquire().await.ok();
-        let (running, others) = Running::start();
-        let every = marker.as_ref().map(|marker| marker.every);
-        let (first, pieces) = queue(if others == 0 { waiting } else { waiting / 2 });
-        let written = tokio::task::spawn_blocking(move || {
-            let mark = |writer: &mut Writer, hashes: &Hashes| match &marker {
-                Some(marker) => (marker.mark)(writer, hashes),
-                None => Ok(()),
-            };
-            write(target, opening, pieces, hashes, mark)
-        });
-        Self { first, written: Some(written), unmarked: 0, every, _running: running, _seat: seat }
+        let stream = Stream::open(waiting, || Ok(Work { writer: Writer::open(target, opening)?, hashes }));
+        Self { stream, marker, unmarked: 0, _seat: seat }
     }
 
     async fn push(&mut self, bytes: Vec<Bytes>) -> io::Result<()> {
         self.unmarked += bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        let mut pieces: Vec<_> = bytes.into_iter().map(Piece::Data).collect();
-        if self.every.is_some_and(|every| self.unmarked >= every) {
+        let mut items: Vec<_> = bytes.into_iter().map(Item::Data).collect();
+        if let Some(marker) = self.marker.as_ref().filter(|marker| self.unmarked >= marker.every) {
             self.unmarked = 0;
-            pieces.push(Piece::Mark);
+            let mark = Arc::clone(&marker.mark);
+            items.push(Item::Step(Box::new(move |mut work| {
+                mark(&mut work.writer, &work.hashes)?;
+                Ok(Some(work))
+            })));
         }
-        self.send(pieces).await
+        self.stream.push(&mut items).await
     }
-
-    async fn send(&mut self, mut pieces: Vec<Piece>) -> io::Result<()> {
-        match self.first.send(&mut pieces).await {
-            Ok(()) => Ok(()),
-            Err(Closed) => Err(self.why_it_ended().await),
-        }
-    }
-
-    /// Something has ended before its time: the writer says why.
-    async fn why_it_ended(&mut self) -> io::Error {
-        // However it came to that, the writer must not wait for more.
-        self.first = queue(0).0;
-        let Some(written) = self.written.take() else { return ended() };
-        match written.await {
-            Ok(Err(error)) => error,
-            Ok(Ok(())) => ended(),
-            Err(error) => io::Error::other(error),
-        }
-    }
-}
-
-/// Writes what comes, and has it hashed.
-fn write(
-    target: Target,
-    opening: Opening,
-    mut pieces: Receiver<Piece>,
-    hashes: Hashes,
-    mark: impl Fn(&mut Writer, &Hashes) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut writer = Writer::open(target, opening)?;
-    let mut hashing = Hashing::new(hashes);
-    let (mut batch, mut data) = (Vec::new(), Vec::new());
-    while pieces.take(&mut batch) {
-        let mut rest = batch.drain(..);
-        loop {
-            let other = rest.by_ref().find_map(|piece| match piece {
-                Piece::Data(bytes) => {
-                    data.push(bytes);
-                    None
-                }
-                other => Some(other),
-            });
-            // First: it is hashed while it is written.
-            hashing.update(&data)?;
-            writer.append(&data)?;
-            data.clear();
-            match other {
-                None | Some(Piece::Data(_)) => break,
-                Some(Piece::Mark) => mark(&mut writer, &hashing.so_far()?)?,
-                Some(Piece::End(last)) => {
-                    last(writer, hashing.so_far()?);
-                    return Ok(());
-                }
-            }
-        }
-    }
-    Err(ended())
 }
 
 fn ended() -> io::Error {
