@@ -114,3 +114,23 @@ async fn those_go_together_that_can_and_the_last_threads_wait_for_more() {
     assert_eq!(due.next(Rules { eager: 4, most: 4 }).len(), 1);
     assert_eq!(due.next(Rules { eager: 1, most: 4 }).len(), 2);
 }
+
+/// The one that is busy may wait for its disk as long as it likes.
+#[tokio::test]
+async fn what_waits_for_long_is_taken_by_another_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_stream, turn, _) = by_hand(dir.path(), 1, Hashes::default());
+    let (due, more, idle) = (Mutex::default(), Condvar::new(), Condvar::new());
+    let rules = Rules { eager: 1, most: 4 };
+    let threads = Threads { due, more, idle, count: 0, refusal: None, rules };
+    threads.due().busy = 1;
+    thread::scope(|scope| {
+        let other = scope.spawn(|| threads.until_due(threads.due()).next(rules).len());
+        while threads.due().asleep == 0 {
+            thread::yield_now();
+        }
+        threads.give(turn);
+        assert_eq!(other.join().unwrap(), 1);
+    });
+    assert!(!threads.due().is_watched);
+}
