@@ -35,12 +35,15 @@ class Server:
         return f"http://{HOST}:{self.port}{path}"
 
     def cpu_seconds(self):
-        """User and system time of the process tree, in ticks of 10 ms."""
+        """User and system time of the process tree."""
         total = 0
         for pid in tree(self.process.pid):
-            if fields := stat(pid):
-                total += int(fields[11]) + int(fields[12])
-        return total / TICKS
+            try:
+                # The clock of another process, as clock_getcpuclockid(3) gives it: /proc counts in ticks of 10 ms.
+                total += time.clock_gettime((~pid << 3) | 2)
+            except OSError:
+                continue
+        return total
 
     def reset_peak(self):
         for pid in tree(self.process.pid):

@@ -176,6 +176,7 @@ def run(args):
             "kernel": platform.release(),
             "cores": os.cpu_count(),
             "file_system": kind,
+            "congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
             "sft": version.stdout.strip(),
             "nginx": bench.nginx_version,
             "rounds": args.rounds,

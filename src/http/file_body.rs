@@ -22,12 +22,14 @@ use crate::services::downloads::Content;
 use crate::store::buffers::{Buffer, Pool};
 
 /// Bytes read at once: small enough for the second-level cache, large enough to make few calls.
-const PIECE: usize = 256 << 10;
-static BUFFERS: Pool = Pool::new(PIECE, 32);
-/// Sealed files that are being sent.
+const PIECE: usize = 512 << 10;
+static BUFFERS: Pool = Pool::new(PIECE, 16);
+/// Bodies that are being sent.
 static SENDING: AtomicUsize = AtomicUsize::new(0);
 /// Above so many, pieces are smaller and none is opened ahead.
 const CROWD: usize = 16;
+/// Bytes read at once then.
+const CROWDED_PIECE: usize = 256 << 10;
 /// Pieces of a sealed file that are opened at the same time.
 const AHEAD: usize = 2;
 
@@ -64,6 +66,10 @@ pub(super) trait Observer: Send + Unpin + 'static {
     fn failed(&mut self, error: &io::Error);
 }
 
+fn is_crowded() -> bool {
+    SENDING.load(Ordering::Relaxed) > CROWD
+}
+
 impl<D: Observer> FileBody<D> {
     pub(super) fn new(
         content: Content,
@@ -73,9 +79,7 @@ impl<D: Observer> FileBody<D> {
     ) -> Self {
         let segments: VecDeque<_> = segments.into_iter().filter(|segment| segment.length() > 0).collect();
         let remaining = segments.iter().map(Segment::length).sum();
-        if matches!(content, Content::Sealed(_)) {
-            SENDING.fetch_add(1, Ordering::Relaxed);
-        }
+        SENDING.fetch_add(1, Ordering::Relaxed);
         let (reading, opening) = (None, VecDeque::new());
         Self { content, segments, remaining, reading, opening, ahead: 0, first, observer }
     }
@@ -116,7 +120,7 @@ impl<D: Observer> FileBody<D> {
     /// Has the next pieces of a sealed file opened while this one is sent. Where many are sent at once, there is enough to
     /// do, and memory is dearer.
     fn read_ahead(&mut self) {
-        if SENDING.load(Ordering::Relaxed) <= CROWD {
+        if !is_crowded() {
             self.open(AHEAD, u64::MAX);
         }
     }
@@ -144,9 +148,7 @@ impl<D: Observer> FileBody<D> {
 
 impl<D> Drop for FileBody<D> {
     fn drop(&mut self) {
-        if matches!(self.content, Content::Sealed(_)) {
-            SENDING.fetch_sub(1, Ordering::Relaxed);
-        }
+        SENDING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -183,7 +185,8 @@ impl<D: Observer> Body for FileBody<D> {
                 return this.hand_on(bytes);
             }
             Some(Segment::File(range)) => {
-                let wanted = usize::try_from(range.end - range.start).unwrap_or(PIECE).min(PIECE);
+                let most = if is_crowded() { CROWDED_PIECE } else { PIECE };
+                let wanted = usize::try_from(range.end - range.start).unwrap_or(most).min(most);
                 (range.start, wanted)
             }
         };
@@ -193,8 +196,7 @@ impl<D: Observer> Body for FileBody<D> {
         let file = match &this.content {
             Content::Plain(file) => Arc::clone(file),
             Content::Sealed(_) => {
-                let crowded = SENDING.load(Ordering::Relaxed) > CROWD;
-                this.open(1, if crowded { PIECE as u64 } else { u64::MAX });
+                this.open(1, if is_crowded() { CROWDED_PIECE as u64 } else { u64::MAX });
                 return self.poll_frame(cx);
             }
         };

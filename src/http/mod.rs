@@ -23,6 +23,7 @@ mod range;
 mod resumable;
 mod sender;
 pub mod serve;
+mod socket;
 mod stats;
 mod status;
 mod upload;

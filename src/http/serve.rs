@@ -22,6 +22,7 @@ use super::client::Peer;
 use super::connection::{Cut, Guarded, Place};
 use super::cors::Routers;
 use super::live;
+use super::socket;
 use super::whole::Whole;
 use crate::app::App;
 
@@ -126,9 +127,7 @@ async fn connection(
     end: CancellationToken,
     (cut, place): (Cut, Place),
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
-    }
+    socket::prepare(&stream, peer.0);
     let upgrading = cut.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut parts, body) = request.into_parts();
