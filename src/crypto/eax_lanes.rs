@@ -55,6 +55,17 @@ enum Tweak {
     Message = 2,
 }
 
+/// Whether the processor has instructions for AES: with them 512 KiB are opened within a third of a millisecond, without them
+/// in several.
+pub fn is_fast() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
 /// AES-128-EAX with one key and one associated data, computed once and shared by all messages (and threads).
 ///
 /// Secrets are overwritten on drop, and not shown by `Debug`.

@@ -23,7 +23,7 @@ pub mod single_message;
 
 pub use bytes::{FileNonce, KeyId, Tag};
 pub use container::{HEADER_LEN, Header, HeaderError};
-pub use eax_lanes::LANES;
+pub use eax_lanes::{LANES, is_fast};
 pub use file_key::FileKey;
 pub use keyring::{Keyring, KeyringError, MIN_KEY_LEN};
 pub use layout::{Geometry, Layout, LayoutError, SEGMENT_OVERHEAD, Segment, Touched};

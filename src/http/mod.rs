@@ -24,6 +24,7 @@ mod resumable;
 mod sender;
 pub mod serve;
 mod socket;
+mod source;
 mod stats;
 mod status;
 mod upload;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::buffers::Pool;
+use super::buffers::{Buffer, Pool};
 use super::files::OpenFile;
 use crate::crypto::layout::DEFAULT_SEGMENT_SIZE;
 use crate::crypto::{HEADER_LEN, Keyring, LANES, OpenError, Opener, SEGMENT_OVERHEAD};
@@ -128,15 +128,55 @@ impl SealedFile {
     /// # Errors
     /// `InvalidData` with an [`OpenError`] in it where it has been damaged or tampered with; what else the system says.
     pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let invalid = |error: OpenError| io::Error::new(io::ErrorKind::InvalidData, error);
-        let layout = self.opener.layout();
-        let piece = self.piece(range);
-        let touched = layout.touched(piece.clone()).map_err(|error| invalid(error.into()))?;
-        let wanted = usize::try_from(piece.end - piece.start).unwrap_or(PIECE);
-        let sealed = usize::try_from(touched.container.end - touched.container.start).unwrap_or(usize::MAX);
-        let mut buffer = BUFFERS.take(sealed);
-        self.file.read_exact_at(buffer.as_mut(), touched.container.start)?;
-        self.opener.open_segments(touched.segments.start, buffer.as_mut()).map_err(invalid)?;
-        Ok(buffer.into_bytes(touched.skip + wanted).slice(touched.skip..))
+        let mut sealed = self.touch(range)?;
+        self.file.read_exact_at(sealed.buffer.as_mut(), sealed.position)?;
+        self.open_read(sealed)
     }
+
+    /// Reads what is to be opened for [`open_read`](Self::open_read), if it is in the page cache: it waits for no disk. `None`:
+    /// [read](Self::read) it on a blocking thread.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_cached(&self, range: Range<u64>) -> io::Result<Option<Sealed>> {
+        let mut sealed = self.touch(range)?;
+        let buffer = sealed.buffer.as_mut();
+        let read = self.file.read_cached(buffer, sealed.position)?;
+        Ok((read == Some(buffer.len())).then_some(sealed))
+    }
+
+    /// What has to be read for this.
+    fn touch(&self, range: Range<u64>) -> io::Result<Sealed> {
+        let piece = self.piece(range);
+        let length = usize::try_from(piece.end - piece.start).unwrap_or(PIECE);
+        let touched = self.opener.layout().touched(piece).map_err(|error| invalid(error.into()))?;
+        let sealed = usize::try_from(touched.container.end - touched.container.start).unwrap_or(usize::MAX);
+        Ok(Sealed {
+            buffer: BUFFERS.take(sealed),
+            position: touched.container.start,
+            first: touched.segments.start,
+            content: touched.skip..touched.skip + length,
+        })
+    }
+
+    /// The content of what was read.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn open_read(&self, mut sealed: Sealed) -> io::Result<Bytes> {
+        self.opener.open_segments(sealed.first, sealed.buffer.as_mut()).map_err(invalid)?;
+        Ok(sealed.buffer.into_bytes(sealed.content.end).slice(sealed.content.start..))
+    }
+}
+
+/// Segments of a container that were read, and what of their content is wanted.
+pub struct Sealed {
+    buffer: Buffer,
+    position: u64,
+    first: u64,
+    content: Range<usize>,
+}
+
+fn invalid(error: OpenError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
