@@ -44,7 +44,11 @@ pub(crate) fn start() -> io::Result<()> {
             tracing::warn!(error = %io::Error::from(error), threads = THREADS.count, "too few threads could be started");
             Ok(())
         }
-        None => Ok(()),
+        None => {
+            let (threads, side_by_side) = (THREADS.count, THREADS.rules.most);
+            tracing::debug!(threads, side_by_side, "what uploads are hashed by");
+            Ok(())
+        }
     }
 }
 
@@ -119,10 +123,9 @@ impl Due {
 impl Threads {
     fn start() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let rules = if lanes::go_together() {
-            Rules { eager: cores.div_ceil(2), most: lanes::MOST }
-        } else {
-            Rules { eager: cores, most: 1 }
+        let rules = match lanes::best() {
+            1 => Rules { eager: cores, most: 1 },
+            most => Rules { eager: cores.div_ceil(2), most },
         };
         let (mut count, mut refusal) = (0, None);
         for _ in 0..cores + SPARE {

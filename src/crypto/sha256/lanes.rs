@@ -1,28 +1,18 @@
 //! SHA-256 of several messages at the same time, each of bytes of its own.
 //!
-//! A single hash waits most of the time, as [`pair`](super::pair) tells. Four that don't wait for each other fill the unit
-//! of the SHA Extensions, if that has nothing but rounds to do: the message schedules are computed beside it, of a group of
-//! sixteen blocks ahead, in vectors of AVX-512 (a schedule depends on the bytes alone, so each element of a vector belongs
-//! to another block). On a Zen 5 core two, three and four take 0.66, 0.61 and 0.56 of the time that they take one after
-//! the other (`benches/crypto.rs`). Where the processor lacks the instructions they go one after the other, by `sha2`.
+//! A single hash waits most of the time. There are several [ways](super::ways) to do others meanwhile; which one, and of how
+//! many hashes, depends on the processor. Where none is faster they go one after the other, by `sha2`.
 
 use std::slice;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::ahead::Ahead;
-use super::state::{BLOCK_LEN, Block, advance, begun};
+use super::state::{BLOCK_LEN, GROUP, GROUP_LEN, Group, State, advance, begun};
+use super::ways::{self, Plan, Way};
 
-/// So many go at the same time.
-pub const MOST: usize = 4;
-
-/// Blocks whose schedules are computed together.
-pub(super) const GROUP: usize = 16;
-
-pub(super) type Group = [Block; GROUP];
-
-const GROUP_LEN: usize = GROUP * BLOCK_LEN;
+/// More never go at the same time.
+pub const MOST: usize = ways::MOST;
 
 /// A hash, and what it has to take.
 #[derive(Debug)]
@@ -33,33 +23,59 @@ pub struct Lane<'a> {
     pieces: slice::Iter<'a, Bytes>,
 }
 
-/// Whether several go faster at the same time than one after the other.
+/// So many are fastest at the same time, each of them taken for itself. 1: they go one after the other.
 #[must_use]
-pub fn go_together() -> bool {
-    // Unoptimised, each instruction of it is a call.
-    !cfg!(debug_assertions) && Ahead::detect().is_some()
+pub fn best() -> usize {
+    Plan::measured().best()
 }
 
 /// Each hash takes all of its pieces. It is faster if they are about as long.
 pub fn update(lanes: &mut [Lane<'_>]) {
-    if !cfg!(debug_assertions) {
-        in_lockstep(lanes);
-    }
+    at_the_same_time(lanes, Plan::measured());
     lanes.iter_mut().for_each(Lane::alone);
 }
 
-/// As long as there are two that can.
-fn in_lockstep(lanes: &mut [Lane<'_>]) {
-    let Some(ahead) = Ahead::detect() else { return };
+/// As long as there are some that can.
+fn at_the_same_time(lanes: &mut [Lane<'_>], plan: &Plan) {
     for lanes in lanes.chunks_mut(MOST) {
         loop {
             let mut ready: Vec<_> =
                 lanes.iter_mut().filter_map(|lane| lane.is_ready().then_some(lane)).collect();
-            let went = match &mut ready[..] {
-                [a, b, c, d] => together(ahead, [a, b, c, d]),
-                [a, b, c] => together(ahead, [a, b, c]),
-                [a, b] => together(ahead, [a, b]),
-                _ => false,
+            let Some((way, count)) = plan.next(ready.len()) else { break };
+            let went = match (way, count) {
+                (Way::Lockstep(cpu), _) => {
+                    first(&mut ready, |states: &mut [_; 2], groups| cpu.compress(states, groups))
+                }
+                (Way::Ahead(cpu), 2) => {
+                    first(&mut ready, |states: &mut [_; 2], groups| cpu.compress(states, groups))
+                }
+                (Way::Ahead(cpu), 3) => {
+                    first(&mut ready, |states: &mut [_; 3], groups| cpu.compress(states, groups))
+                }
+                (Way::Ahead(cpu), _) => {
+                    first(&mut ready, |states: &mut [_; 4], groups| cpu.compress(states, groups))
+                }
+                (Way::Wide(cpu), 2) => {
+                    first(&mut ready, |states: &mut [_; 2], groups| cpu.compress(states, groups))
+                }
+                (Way::Wide(cpu), 3) => {
+                    first(&mut ready, |states: &mut [_; 3], groups| cpu.compress(states, groups))
+                }
+                (Way::Wide(cpu), 4) => {
+                    first(&mut ready, |states: &mut [_; 4], groups| cpu.compress(states, groups))
+                }
+                (Way::Wide(cpu), 5) => {
+                    first(&mut ready, |states: &mut [_; 5], groups| cpu.compress(states, groups))
+                }
+                (Way::Wide(cpu), 6) => {
+                    first(&mut ready, |states: &mut [_; 6], groups| cpu.compress(states, groups))
+                }
+                (Way::Wide(cpu), 7) => {
+                    first(&mut ready, |states: &mut [_; 7], groups| cpu.compress(states, groups))
+                }
+                (Way::Wide(cpu), _) => {
+                    first(&mut ready, |states: &mut [_; 8], groups| cpu.compress(states, groups))
+                }
             };
             if !went {
                 break;
@@ -68,12 +84,16 @@ fn in_lockstep(lanes: &mut [Lane<'_>]) {
     }
 }
 
-/// As far as the shortest of them goes.
-fn together<const N: usize>(ahead: Ahead, mut lanes: [&mut Lane<'_>; N]) -> bool {
+/// The first of those that are ready, as far as the shortest of them goes. `false`: nothing has changed.
+fn first<const N: usize>(
+    ready: &mut [&mut Lane<'_>],
+    compress: impl FnOnce(&mut [State; N], [&[Group]; N]),
+) -> bool {
+    let Some(lanes) = ready.first_chunk_mut::<N>() else { return false };
     let count = lanes.iter().map(|lane| lane.groups().len()).min().unwrap_or(0);
     let groups = lanes.each_ref().map(|lane| &lane.groups()[..count]);
     let hashes = lanes.each_mut().map(|lane| &mut *lane.hash);
-    let went = advance(hashes, count * GROUP, |states| ahead.compress(states, groups));
+    let went = advance(hashes, count * GROUP, |states| compress(states, groups));
     if went {
         for lane in lanes {
             lane.bytes = &lane.bytes[count * GROUP_LEN..];

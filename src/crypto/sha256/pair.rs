@@ -12,7 +12,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use self::sha_extensions::ShaExtensions;
+use super::lockstep::ShaExtensions;
 use super::state::{BLOCK_LEN, Block, advance, begun};
 
 /// In fewer bytes, taking the states out and putting them back costs more than lockstep gains (`benches/crypto.rs`).
@@ -83,103 +83,8 @@ impl Sha256Pair {
     /// Both are at the end of a block.
     fn in_lockstep(&mut self, cpu: ShaExtensions, blocks: &[Block]) {
         let [first, second] = &mut self.hashes;
-        if !advance([first, second], blocks.len(), |states| cpu.compress(states, blocks)) {
+        if !advance([first, second], blocks.len(), |states| cpu.over_the_same(states, blocks)) {
             self.one_after_the_other(blocks.as_flattened());
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod sha_extensions {
-    use std::arch::x86_64::{
-        __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_set_epi32, _mm_set_epi64x, _mm_sha256msg1_epu32,
-        _mm_sha256msg2_epu32, _mm_shuffle_epi8,
-    };
-
-    use super::super::sha_ni::{add, four_rounds, load, store};
-    use super::super::state::{Block, K, State};
-
-    /// That this processor has the instructions: there is no other way to one of these than to have asked it.
-    #[derive(Debug, Clone, Copy)]
-    pub(super) struct ShaExtensions(());
-
-    impl ShaExtensions {
-        /// The standard library asks the processor once and remembers.
-        pub(super) fn detect() -> Option<Self> {
-            let all = is_x86_feature_detected!("sha")
-                && is_x86_feature_detected!("ssse3")
-                && is_x86_feature_detected!("sse4.1");
-            all.then_some(Self(()))
-        }
-
-        /// Advances both states over the same blocks.
-        #[expect(unsafe_code, reason = "instructions that not every x86-64 has")]
-        pub(super) fn compress(self, states: &mut [State; 2], blocks: &[Block]) {
-            // SAFETY: `self` exists, so `detect` has found all features that `compress` is compiled with.
-            unsafe { compress(states, blocks) }
-        }
-    }
-
-    #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
-    fn compress(states: &mut [State; 2], blocks: &[Block]) {
-        let [mut first, mut second] = [load(&states[0]), load(&states[1])];
-        for block in blocks {
-            let before = [first, second];
-            let mut schedule = words(block);
-            for step in 0..16 {
-                if step >= 4 {
-                    schedule = next_words(schedule);
-                }
-                let now = schedule[step.min(3)];
-                let [k0, k1, k2, k3] = K[step].map(u32::cast_signed);
-                let input = _mm_add_epi32(now, _mm_set_epi32(k3, k2, k1, k0));
-                // Side by side, so that each fills the time in which the other waits.
-                first = four_rounds(first, input);
-                second = four_rounds(second, input);
-            }
-            first = add(first, before[0]);
-            second = add(second, before[1]);
-        }
-        *states = [store(first), store(second)];
-    }
-
-    /// From the last sixteen words of the schedule to the next four, with the twelve before them.
-    #[inline]
-    #[target_feature(enable = "sha,sse2,ssse3")]
-    fn next_words([w0, w1, w2, w3]: [__m128i; 4]) -> [__m128i; 4] {
-        let sum = _mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8::<4>(w3, w2));
-        [w1, w2, w3, _mm_sha256msg2_epu32(sum, w3)]
-    }
-
-    /// The sixteen big-endian words of a block.
-    #[inline]
-    #[target_feature(enable = "sse2,ssse3")]
-    fn words(block: &Block) -> [__m128i; 4] {
-        let swap = _mm_set_epi64x(0x0C0D_0E0F_0809_0A0B, 0x0405_0607_0001_0203);
-        let (halves, _) = block.as_chunks();
-        // Two halves next to each other become one load.
-        std::array::from_fn(|i| {
-            let [low, high] = [i64::from_le_bytes(halves[2 * i]), i64::from_le_bytes(halves[2 * i + 1])];
-            _mm_shuffle_epi8(_mm_set_epi64x(high, low), swap)
-        })
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-mod sha_extensions {
-    use super::super::state::{Block, State};
-
-    /// No such instructions here, and no value of this type.
-    #[derive(Debug, Clone, Copy)]
-    pub(super) enum ShaExtensions {}
-
-    impl ShaExtensions {
-        pub(super) fn detect() -> Option<Self> {
-            None
-        }
-
-        pub(super) fn compress(self, _: &mut [State; 2], _: &[Block]) {
-            match self {}
         }
     }
 }

@@ -8,6 +8,13 @@ pub(super) const BLOCK_LEN: usize = 64;
 
 pub(super) type Block = [u8; BLOCK_LEN];
 
+/// Blocks that are hashed together, where several hashes go at the same time.
+pub(super) const GROUP: usize = 16;
+
+pub(super) type Group = [Block; GROUP];
+
+pub(super) const GROUP_LEN: usize = GROUP * BLOCK_LEN;
+
 /// The working variables a to h of one hash (FIPS 180-4, section 6.2.2).
 pub(super) type State = [u32; 8];
 
