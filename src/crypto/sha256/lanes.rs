@@ -1,6 +1,6 @@
 //! SHA-256 of several messages at the same time, each of bytes of its own.
 //!
-//! A single hash waits most of the time. There are several [ways](super::ways) to do others meanwhile; which one, and of how
+//! A single hash waits most of the time. There are several ways (`ways.rs`) to do others meanwhile; which one, and of how
 //! many hashes, depends on the processor. Where none is faster they go one after the other, by `sha2`.
 
 use std::slice;
