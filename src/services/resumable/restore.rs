@@ -118,12 +118,17 @@ impl Resumable {
 
     /// Publishes what was complete when the server ended, but had no name yet. Those who wait for one of them wait for this.
     pub async fn go_on(&self) {
+        let mut failed = 0;
         for upload in self.0.registry.unfinished() {
             let (this, id) = (self.clone(), upload.id());
             let published = self.to_the_end(async move { this.publish_whole(upload).await });
             if let Err(error) = published.await {
+                failed += 1;
                 tracing::error!(%error, %id, "an upload that is complete could not be published");
             }
+        }
+        if failed > 0 {
+            tracing::warn!(failed, "complete uploads are published when they are asked for");
         }
     }
 

@@ -200,9 +200,9 @@ async fn an_upload_that_cannot_be_published_is_published_later() {
                 full(&server.chunk_of(&format!("{sealed}.empty"), b"", 3, 4, *sealed).await);
             }
             if again {
-                // The start finds no room either.
+                // The start finds no room either, for any of them.
                 server.kill_and_restart().await;
-                server.process.logged("could not be published").await;
+                server.process.logged("are published when they are asked for").await;
                 assert_eq!(server.get("/files?limit=1").await["total_count"], number);
             }
             disk.empty();
