@@ -3,7 +3,7 @@
 //! - [`ShaExtensions`]: two in lockstep. Their unit does no more than that on Intel's cores, where two take 0.8 of the time that
 //!   they take one after the other;
 //! - [`Ahead`]: up to four in lockstep, their message schedules beside it in AVX-512: 0.56 of the time on a Zen 5;
-//! - [`Wide`]: eight in vectors, without the SHA Extensions: 0.56 of the time on an Emerald Rapids.
+//! - [`Wide`]: eight in vectors, without the SHA Extensions: 0.61 of the time on an Emerald Rapids.
 //!
 //! What is fast on one processor is slow on another, sometimes by far, and none of them says so. So each way that the processor
 //! has is measured, once, when the first is needed: that takes a millisecond or some. All give the same hashes.
