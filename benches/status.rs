@@ -65,7 +65,7 @@ fn start(number: usize, filename: &str) -> Start {
         filename: FileName::clean(filename).unwrap(),
         direction: Direction::Upload,
         client: Client::new(
-            &format!("10.1.{}.{}", number / 256 % 256, number % 256),
+            format!("10.1.{}.{}", number / 256 % 256, number % 256),
             "python-requests/2.32.3",
             None,
         ),

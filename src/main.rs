@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use smart_file_transfer::cli::Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
     smart_file_transfer::cli::run()
 }

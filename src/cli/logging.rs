@@ -1,5 +1,7 @@
 //! The server's log: text or JSON, to standard error or a file.
 
+mod text;
+
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
+use self::text::{Clock, Fields};
 use crate::config::{LogFormat, Settings};
 
 /// Lines that may wait to be written; more are dropped and counted, rather than to hold transfers up.
@@ -38,9 +41,9 @@ pub(super) fn start(settings: &Settings) -> io::Result<WorkerGuard> {
     let level = LevelFilter::from_level(settings.log_level);
     let filter =
         Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("smart_file_transfer", level);
-    let lines = fmt::layer().with_writer(writer).with_ansi(colour).with_target(false);
+    let lines = fmt::layer().with_writer(writer).with_ansi(colour).with_target(false).with_timer(Clock);
     let lines = match settings.log_format {
-        LogFormat::Text => lines.with_filter(filter).boxed(),
+        LogFormat::Text => lines.fmt_fields(Fields).with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     };
     tracing_subscriber::registry().with(lines).init();

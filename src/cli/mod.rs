@@ -36,6 +36,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+pub use self::allocator::Allocator;
 use self::args::{Cli, Command};
 use self::session::Frame;
 

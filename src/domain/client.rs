@@ -34,9 +34,13 @@ impl Client {
     }
 
     /// A client; texts are stripped of control characters and cut to [`Client::MAX_TEXT`] bytes.
-    pub fn new(ip: &str, agent: &str, id: Option<&str>) -> Self {
-        let id = id.map(bounded).filter(|id| !id.is_empty()).unwrap_or_else(|| ip.into());
-        Self::with(ip.into(), bounded(agent), id)
+    pub fn new(ip: impl Into<Arc<str>>, agent: &str, id: Option<&str>) -> Self {
+        let ip = ip.into();
+        let agent = bounded(agent);
+        match id.map(bounded).filter(|id| !id.is_empty()) {
+            Some(id) => Self::with(ip, agent, id),
+            None => Self { id: Arc::clone(&ip), ip, agent },
+        }
     }
 
     /// The same client under another id; an empty id is ignored.

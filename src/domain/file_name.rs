@@ -1,6 +1,6 @@
 //! The name of a file: one component, safe on every system.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,14 +48,20 @@ impl FileName {
     /// [`InvalidFileName`] if nothing is left or the rest is too long.
     pub fn clean(raw: &str) -> Result<Self, InvalidFileName> {
         let component = raw.rsplit(['/', '\\']).next().unwrap_or_default();
-        let name: String = component.chars().filter(|c| !is_forbidden(*c)).nfc().collect();
+        // ASCII is in every normalisation form (UAX #15).
+        let is_clean = component.bytes().all(|byte| byte.is_ascii() && !is_forbidden(char::from(byte)));
+        let name: Cow<'_, str> = if is_clean {
+            component.into()
+        } else {
+            component.chars().filter(|c| !is_forbidden(*c)).nfc().collect()
+        };
         let name = name.trim_start_matches(|c: char| c == '.' || c.is_whitespace());
         let name = name.trim_end_matches(|c: char| c == '.' || c.is_whitespace());
-        let name = if is_device(name) { format!("_{name}") } else { name.to_owned() };
+        let name: Arc<str> = if is_device(name) { format!("_{name}").into() } else { name.into() };
         match name.len() {
             0 => Err(InvalidFileName::Empty),
             length if length > Self::MAX_BYTES => Err(InvalidFileName::TooLong),
-            _ => Ok(Self(name.into())),
+            _ => Ok(Self(name)),
         }
     }
 
@@ -86,12 +92,11 @@ fn is_device(name: &str) -> bool {
         return true;
     }
     // COM and LPT with a digit; Windows takes the superscripts ¹ ² ³ for digits too.
-    let mut chars = stem.chars();
-    let port: String = chars.by_ref().take(3).collect();
-    let digit = chars.next();
+    let Some((port, digit)) = stem.split_at_checked(3) else { return false };
+    let mut digit = digit.chars();
     (port.eq_ignore_ascii_case("COM") || port.eq_ignore_ascii_case("LPT"))
-        && matches!(digit, Some('0'..='9' | '¹' | '²' | '³'))
-        && chars.next().is_none()
+        && matches!(digit.next(), Some('0'..='9' | '¹' | '²' | '³'))
+        && digit.next().is_none()
 }
 
 impl fmt::Display for FileName {

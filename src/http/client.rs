@@ -1,6 +1,7 @@
 //! Who a request is from.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::header::{self, HeaderName};
@@ -13,8 +14,18 @@ use crate::app::App;
 use crate::domain::Client;
 
 /// The other end of the connection; put in by the accept loop.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub(super) address: SocketAddr,
+    /// Its IP address as it is recorded and shown: once for all requests of the connection.
+    shown: Arc<str>,
+}
+
+impl Peer {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        Self { address, shown: address.ip().to_canonical().to_string().into() }
+    }
+}
 
 /// The client of a request, without the id that a form may bear.
 pub(super) struct RequestClient(pub(super) Client);
@@ -23,11 +34,14 @@ impl FromRequestParts<App> for RequestClient {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-        let address = address(peer, &parts.headers, app.trusted_proxies());
+        let peer = parts.extensions.get::<Peer>().cloned();
+        let peer = peer.unwrap_or_else(|| Peer::new(SocketAddr::from(([0, 0, 0, 0], 0))));
+        let address = address(peer.address.ip(), &parts.headers, app.trusted_proxies());
+        let is_the_peer = address == peer.address.ip().to_canonical();
+        let shown = if is_the_peer { peer.shown } else { address.to_string().into() };
         let agent =
             parts.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).map(String::from_utf8_lossy);
-        Ok(Self(Client::new(&address.to_string(), agent.as_deref().unwrap_or_default(), None)))
+        Ok(Self(Client::new(shown, agent.as_deref().unwrap_or_default(), None)))
     }
 }
 

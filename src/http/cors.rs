@@ -1,6 +1,5 @@
 //! Pages of other origins (CORS): which may use the server, and what they may read.
 
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header, request};
@@ -8,7 +7,8 @@ use tower::util::MapRequest;
 use tower::{Layer as _, ServiceExt as _};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
 
-use super::{edge, resumable};
+use super::edge::{self, Edge};
+use super::resumable;
 use crate::app::App;
 use crate::config::CorsOrigins;
 
@@ -17,26 +17,25 @@ type Change = fn(Request<Body>) -> Request<Body>;
 
 /// Every path of the server, for pages of other origins and for everyone else: who sends no `Origin` needs none of what
 /// CORS adds to every answer.
-#[derive(Clone)]
 pub(super) struct Routers {
-    plain: Router,
-    cross_origin: Cors<MapRequest<Router, Change>>,
+    plain: Edge,
+    cross_origin: Cors<MapRequest<Edge, Change>>,
 }
 
 impl Routers {
     pub(super) fn new(app: &App) -> Self {
-        let plain = super::router(app.clone());
+        let plain = Edge::new(app.clone());
         let unmasked = MapRequest::new(plain.clone(), unmask as Change);
         Self { cross_origin: cors(app.cors_origins()).layer(unmasked), plain }
     }
 
-    pub(super) async fn answer(self, request: Request<Body>) -> Response {
-        let answer = if request.headers().contains_key(header::ORIGIN) {
-            self.cross_origin.oneshot(mask(request)).await
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response {
+        let mut answer = if request.headers().contains_key(header::ORIGIN) {
+            let answer = self.cross_origin.clone().oneshot(mask(request)).await;
+            answer.unwrap_or_else(|never| match never {})
         } else {
-            self.plain.oneshot(request).await
+            self.plain.answer(request).await
         };
-        let mut answer = answer.unwrap_or_else(|never| match never {});
         if answer.status() == StatusCode::NO_CONTENT {
             // RFC 9110 §8.6. axum puts it there, and hyper leaves it in the answer to a HEAD.
             answer.headers_mut().remove(header::CONTENT_LENGTH);

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED, RANGE,
 };
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
 
 use super::client::RequestClient;
 use super::conditional::{self, Validators, Verdict};
@@ -37,9 +38,7 @@ enum Disposition {
 
 /// What every download is asked with.
 pub(super) struct Asked {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    head: Parts,
     client: RequestClient,
     id: RequestId,
     name: Name,
@@ -48,48 +47,46 @@ pub(super) struct Asked {
 /// `GET|HEAD /download/{filename}`: the file as an attachment.
 pub(super) async fn download(
     State(app): State<App>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
     client: RequestClient,
     Extension(id): Extension<RequestId>,
     name: Name,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    give(&app, Asked { method, uri, headers, client, id, name }, Disposition::Attachment).await
+    let (head, _) = request.into_parts();
+    give(&app, Asked { head, client, id, name }, Disposition::Attachment).await
 }
 
 /// `GET|HEAD /files/{filename}`: the file, shown by a browser where that is safe.
 pub(super) async fn show(
     State(app): State<App>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
     client: RequestClient,
     Extension(id): Extension<RequestId>,
     name: Name,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    give(&app, Asked { method, uri, headers, client, id, name }, Disposition::InlineWhereSafe).await
+    let (head, _) = request.into_parts();
+    give(&app, Asked { head, client, id, name }, Disposition::InlineWhereSafe).await
 }
 
 async fn give(app: &App, asked: Asked, disposition: Disposition) -> Result<Response, ApiError> {
     let Name(filename) = &asked.name;
-    let wanted = wanted(asked.uri.query().unwrap_or_default())?;
+    let wanted = wanted(asked.head.uri.query().unwrap_or_default())?;
     let download = match app.downloads().open(filename, wanted).await {
         Ok(download) => download,
         Err(error) => return Err(refuse(app, &asked, error).await),
     };
     let validators = validators(&download);
     let headers = headers(&download, &validators, disposition);
-    let ranges = match conditional::evaluate(&asked.headers, &validators) {
+    let ranges = match conditional::evaluate(&asked.head.headers, &validators) {
         Verdict::Failed => return Err(ApiError::precondition_failed()),
         Verdict::NotModified => return Ok(not_modified(headers)),
         // RFC 9110 §14.2: ranges are for GET.
-        Verdict::Send { ranges } => ranges && asked.method == Method::GET,
+        Verdict::Send { ranges } => ranges && asked.head.method == Method::GET,
     };
     let length = download.file.size;
-    let header = asked.headers.get(RANGE).filter(|_| ranges).and_then(|value| value.to_str().ok());
+    let header = asked.head.headers.get(RANGE).filter(|_| ranges).and_then(|value| value.to_str().ok());
     let selection = range::select(header, length);
-    if asked.method == Method::HEAD {
+    if asked.head.method == Method::HEAD {
         return Ok(respond(StatusCode::OK, headers, length, Body::empty()));
     }
     let (status, extra, segments) = match selection {
@@ -172,7 +169,7 @@ fn validators(download: &Download) -> Validators {
     let stored = &download.file;
     let modified = stored.modified.to_system_time();
     let etag = match (&download.checksum, &download.container) {
-        (Some(checksum), _) => format!("\"{checksum}\""),
+        (Some(checksum), _) => ["\"", &checksum.to_string(), "\""].concat(),
         // Two containers differ in these, whatever they hold.
         (None, Some(seal)) => format!("\"{}-{}\"", seal.nonce, seal.tag),
         (None, None) => {
@@ -189,28 +186,30 @@ fn headers(download: &Download, validators: &Validators, disposition: Dispositio
         Some(_) => ("application/octet-stream", false),
     };
     let mut headers = HeaderMap::with_capacity(12);
-    let mut put = |name: HeaderName, value: &str| {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    // The answer may be kept, but must be asked after: the next upload of the name is another file.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let mut put = |name: HeaderName, value: String| {
         // None of these holds a character that a header can't.
-        if let Ok(value) = HeaderValue::from_str(value) {
+        if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
     };
-    put(CONTENT_TYPE, media_type);
-    put(ACCEPT_RANGES, "bytes");
-    put(ETAG, &validators.etag);
-    put(LAST_MODIFIED, &httpdate::fmt_http_date(validators.modified));
-    // The answer may be kept, but must be asked after: the next upload of the name is another file.
-    put(CACHE_CONTROL, "no-cache");
+    put(ETAG, validators.etag.clone());
+    put(LAST_MODIFIED, httpdate::fmt_http_date(validators.modified));
     if let Some(checksum) = &download.checksum {
-        put(REPR_DIGEST, &options::encode_digest(checksum));
+        put(REPR_DIGEST, options::encode_digest(checksum));
     }
     let inline = disposition == Disposition::InlineWhereSafe && safe;
-    put(CONTENT_DISPOSITION, &content_disposition(&download.filename, inline));
+    put(CONTENT_DISPOSITION, content_disposition(&download.filename, inline));
     if inline {
         // Whatever the file holds, it runs no script and fetches nothing in the name of this server.
-        put(
+        headers.insert(
             CONTENT_SECURITY_POLICY,
-            "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; media-src 'self'",
+            HeaderValue::from_static(
+                "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; media-src 'self'",
+            ),
         );
     }
     headers
@@ -241,13 +240,11 @@ fn media_type(filename: &FileName) -> (&'static str, bool) {
 fn content_disposition(filename: &FileName, inline: bool) -> String {
     let kind = if inline { "inline" } else { "attachment" };
     let name = filename.as_str();
-    let plain: String = name
-        .chars()
-        .map(|c| if c.is_ascii() && c != '"' && c != '\\' && c != '%' { c } else { '_' })
-        .collect();
-    if plain == name {
-        return format!("{kind}; filename=\"{plain}\"");
+    let is_plain = |c: char| c.is_ascii() && c != '"' && c != '\\' && c != '%';
+    if name.chars().all(is_plain) {
+        return [kind, "; filename=\"", name, "\""].concat();
     }
+    let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
     format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{}", extract::encode_component(name))
 }
 

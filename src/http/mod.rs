@@ -30,19 +30,14 @@ mod status;
 mod upload;
 mod whole;
 
-use std::any::Any;
-
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::client::Peer;
 use self::error::ApiError;
 use crate::app::App;
 
+/// Every path and what answers it.
 fn router(app: App) -> Router {
     Router::new()
         .route("/upload", post(upload::post))
@@ -66,20 +61,10 @@ fn router(app: App) -> Router {
         .route("/ready", get(health::ready))
         .fallback(async || ApiError::unknown_path())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        // Uploads count for themselves.
-        .layer(DefaultBodyLimit::disable())
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app.clone(), edge::edge))
         .with_state(app)
 }
 
 /// `curl -T - URL/files/`: a body without a name.
 async fn unnamed() -> ApiError {
     crate::domain::InvalidFileName::Empty.into()
-}
-
-fn panicked(cause: Box<dyn Any + Send>) -> Response {
-    let text = cause.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message");
-    ApiError::panicked(format!("panic: {text}")).into_response()
 }

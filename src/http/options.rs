@@ -165,7 +165,8 @@ fn decode_digest(bytes: &str) -> Option<Digest> {
 /// `sha-256=:BASE64:` (RFC 9530 §3).
 pub(super) fn encode_digest(digest: &Digest) -> String {
     use base64::Engine as _;
-    format!("sha-256=:{}:", base64::engine::general_purpose::STANDARD.encode(digest.as_bytes()))
+    let encoded = base64::engine::general_purpose::STANDARD.encode(digest.as_bytes());
+    ["sha-256=:", &encoded, ":"].concat()
 }
 
 /// Which part of a list is asked for.

@@ -54,7 +54,7 @@ const STREAMS: u32 = 64;
 /// None at present: an accept that fails is tried again.
 pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>) -> io::Result<()> {
     let (limits, uploads) = (app.limits(), app.uploads().clone());
-    let routers = Routers::new(&app);
+    let routers = Arc::new(Routers::new(&app));
     let room = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
     // Cancelled when the grace is over.
@@ -75,12 +75,12 @@ pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>
         };
         match accepted {
             Ok((stream, peer)) => {
-                let routers = routers.clone();
+                let routers = Arc::clone(&routers);
                 let (stopping, end, cut) = (app.stopping().clone(), end.clone(), cut.child_token());
                 let place = (permit, connections.token());
                 connections.spawn(async move {
                     let guard = (Cut::by(cut), place);
-                    connection(stream, Peer(peer), routers, limits, stopping, end, guard).await;
+                    connection(stream, Peer::new(peer), routers, limits, stopping, end, guard).await;
                 });
             }
             Err(error) => {
@@ -121,21 +121,22 @@ pub async fn run(listener: TcpListener, app: App, stop: impl Future<Output = ()>
 async fn connection(
     stream: TcpStream,
     peer: Peer,
-    routers: Routers,
+    routers: Arc<Routers>,
     limits: Limits,
     stopping: CancellationToken,
     end: CancellationToken,
     (cut, place): (Cut, Place),
 ) {
-    socket::prepare(&stream, peer.0);
+    socket::prepare(&stream, peer.address);
+    let address = peer.address;
     let upgrading = cut.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut parts, body) = request.into_parts();
-        parts.extensions.insert(peer);
+        parts.extensions.insert(peer.clone());
         let body =
             if parts.version == Version::HTTP_2 { Body::new(Whole::new(body)) } else { Body::new(body) };
         let request = Request::from_parts(parts, body);
-        let (routers, upgrading) = (routers.clone(), upgrading.clone());
+        let (routers, upgrading) = (Arc::clone(&routers), upgrading.clone());
         async move {
             let answer = routers.answer(request).await;
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -176,6 +177,6 @@ async fn connection(
     };
     if let Err(error) = result {
         // A peer that hangs up or talks nonsense is everyday life.
-        tracing::debug!(error = error.as_ref() as &dyn std::error::Error, peer = %peer.0, "connection ended");
+        tracing::debug!(error = error.as_ref() as &dyn std::error::Error, peer = %address, "connection ended");
     }
 }

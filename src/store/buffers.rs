@@ -42,8 +42,14 @@ impl Buffer {
 
     /// The first `length` bytes, without copying them; dropped, they go back to the pool.
     pub(crate) fn into_bytes(mut self, length: usize) -> Bytes {
-        self.length = length;
-        Bytes::from_owner(self)
+        if self.memory.len() == self.pool.size {
+            self.length = length;
+            Bytes::from_owner(self)
+        } else {
+            let mut memory = std::mem::take(&mut self.memory);
+            memory.truncate(length);
+            memory.into()
+        }
     }
 }
 

@@ -120,7 +120,7 @@ impl Manifest {
 
     /// Who sends it.
     pub fn client(&self) -> Client {
-        Client::new(&self.client_ip, &self.client_agent, Some(&self.client_id))
+        Client::new(&*self.client_ip, &self.client_agent, Some(&self.client_id))
     }
 }
 
