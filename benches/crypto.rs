@@ -1,4 +1,4 @@
-//! Sealing and opening in 64 KiB segments on one core: our container, the lanes alone, and the `eax` and `aes-gcm`
+//! Sealing and opening in segments of the usual size (32 KiB) on one core: our container, the lanes alone, and the `eax` and `aes-gcm`
 //! crates over the same bytes; two SHA-256 of the same bytes. `cargo bench --bench crypto`.
 
 #![allow(missing_docs, clippy::unwrap_used)]

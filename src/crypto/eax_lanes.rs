@@ -4,28 +4,25 @@
 //! SP 800-38B, with a tweak block in front). CTR fills the processor's AES units by itself; CMAC can't, since each of
 //! its blocks waits for the one before. Within one message there is no way round that, but messages do not wait for each
 //! other: the CMAC states of up to [`LANES`] messages advance in lockstep, each step being one `encrypt_blocks` over all
-//! of them. Sixteen lanes raise the MAC from about 1 to about 11 GB/s on a core (`benches/crypto.rs`); more lanes
+//! of them. Sixteen lanes raise the MAC from about 1 to 9 to 11 GB/s on a core (`benches/crypto.rs`); more lanes
 //! need more memory for little.
 //!
 //! The result is EAX, bit for bit: the tests compare it with the `eax` crate at every kind of length.
 
+use std::ops::Range;
+
 use aes::Aes128Enc;
-use aes::cipher::array::Array;
-use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
+
+use super::eax_blocks::{Absorb, Block, Ctr, xor};
 
 /// How many messages advance in lockstep. Larger batches are worked off in groups of this size.
 pub const LANES: usize = 16;
 
 /// Length in bytes of an AES block, and so of an EAX tag and of the nonces used here.
 pub const BLOCK_LEN: usize = 16;
-
-type Block = Array<u8, U16>;
-
-/// Blocks of keystream made at a time: as many as the widest AES instructions take at once.
-const KEYSTREAM_BLOCKS: usize = 64;
 
 /// One message of a batch: its nonce, its bytes (replaced in place) and the place of its tag.
 #[derive(Debug)]
@@ -153,8 +150,6 @@ impl EaxLanes {
 
     /// Decrypts one message whose tag has been checked by [`verify`](Self::verify), moving it `by` bytes towards the
     /// start of `buffer` on its way: from `from..from + len` to `from - by..from - by + len`.
-    ///
-    /// Piece by piece, so that the move costs the first-level cache and not memory.
     pub(super) fn decrypt_moving(
         &self,
         nonce: &[u8; BLOCK_LEN],
@@ -163,37 +158,15 @@ impl EaxLanes {
         len: usize,
         by: usize,
     ) {
-        const PIECE: usize = 8 * 1024;
         let mut start = [Block::default()];
         self.omac(Tweak::Nonce, &[nonce], &mut start);
-        let mut counter = u128::from_be_bytes(start[0].into());
-        let mut at = from;
-        while at < from + len {
-            let end = (at + PIECE).min(from + len);
-            buffer.copy_within(at..end, at - by);
-            counter = self.ctr(counter, &mut buffer[at - by..end - by]);
-            at = end;
-        }
+        let counter = u128::from_be_bytes(start[0].into());
+        self.cipher.encrypt_with_backend(Ctr { counter, buffer: &mut buffer[from - by..from + len], by });
     }
 
-    /// XORs the keystream that starts at `counter` into `data`; returns the counter after it, for the rest of a message
-    /// whose first part was whole blocks.
-    fn ctr(&self, mut counter: u128, data: &mut [u8]) -> u128 {
-        let mut keystream = [Block::default(); KEYSTREAM_BLOCKS];
-        for piece in data.chunks_mut(KEYSTREAM_BLOCKS * BLOCK_LEN) {
-            let keystream = &mut keystream[..piece.len().div_ceil(BLOCK_LEN)];
-            count(counter, keystream);
-            counter = counter.wrapping_add(keystream.len() as u128);
-            self.cipher.encrypt_blocks(keystream);
-            let (blocks, rest) = piece.as_chunks_mut();
-            for (data, key) in blocks.iter_mut().zip(&*keystream) {
-                xor(data.into(), &key.0);
-            }
-            if let Some(key) = keystream.get(blocks.len()) {
-                rest.iter_mut().zip(key).for_each(|(data, key)| *data ^= key);
-            }
-        }
-        counter
+    /// XORs the keystream that starts at `counter` into `data`.
+    fn ctr(&self, counter: u128, data: &mut [u8]) {
+        self.cipher.encrypt_with_backend(Ctr { counter, buffer: data, by: 0 });
     }
 
     fn nonce_omacs(&self, group: &[Lane<'_>], out: &mut [Block]) {
@@ -246,17 +219,12 @@ impl EaxLanes {
     }
 
     /// Advances all `states` over the same `steps` of their lanes' blocks.
-    fn absorb(&self, states: &mut [Block], lanes: &[&[[u8; BLOCK_LEN]]], steps: std::ops::Range<usize>) {
+    fn absorb(&self, states: &mut [Block], lanes: &[&[[u8; BLOCK_LEN]]], steps: Range<usize>) {
         // The usual case with its number of lanes known to the compiler.
         if let (Ok(states), Ok(lanes)) =
             (<&mut [Block; LANES]>::try_from(&mut *states), <&[&[[u8; BLOCK_LEN]]; LANES]>::try_from(lanes))
         {
-            for step in steps {
-                for lane in 0..LANES {
-                    xor(&mut states[lane], &lanes[lane][step]);
-                }
-                self.cipher.encrypt_blocks(states);
-            }
+            self.cipher.encrypt_with_backend(Absorb { states, lanes, steps });
             return;
         }
         for step in steps {
@@ -316,28 +284,6 @@ fn tweak_block(tweak: Tweak) -> Block {
     let mut block = Block::default();
     block[BLOCK_LEN - 1] = tweak as u8;
     block
-}
-
-fn xor(block: &mut Block, with: &[u8; BLOCK_LEN]) {
-    let sum = u128::from_ne_bytes((*block).into()) ^ u128::from_ne_bytes(*with);
-    *block = sum.to_ne_bytes().into();
-}
-
-/// Writes consecutive counters, big-endian, as CTR encrypts them.
-fn count(counter: u128, blocks: &mut [Block]) {
-    let (high, low) = ((counter >> 64) as u64, counter as u64);
-    if low.checked_add(blocks.len() as u64).is_none() {
-        for (block, step) in blocks.iter_mut().zip(0..) {
-            *block = counter.wrapping_add(step).to_be_bytes().into();
-        }
-        return;
-    }
-    // But for once in 2^64 blocks, only the lower half changes; so CTR is 1.4 times as fast.
-    let high = high.to_be_bytes();
-    for (block, step) in blocks.iter_mut().zip(0..) {
-        block[..8].copy_from_slice(&high);
-        block[8..].copy_from_slice(&(low + step).to_be_bytes());
-    }
 }
 
 /// Multiplication by x in GF(2^128) (SP 800-38B, section 6.1), without a branch on the secret.

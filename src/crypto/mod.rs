@@ -12,6 +12,7 @@
 
 pub mod bytes;
 pub mod container;
+mod eax_blocks;
 pub mod eax_lanes;
 pub mod file_key;
 pub mod keyring;
