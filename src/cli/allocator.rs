@@ -23,7 +23,7 @@ mod linux {
     const SMALL: usize = 32 << 10;
 
     /// Small blocks come from mimalloc, which has a heap for each thread: a request needs dozens of them, and threads that share
-    /// a heap wait for each other. Large ones, the pieces of uploads, come from the C library's one heap (see [`tune`]):
+    /// a heap wait for each other. Large ones, the pieces of uploads, come from the C library's one heap (see `tune`):
     /// threads hand them on to each other, and a heap for each thread would keep twice the memory.
     #[derive(Debug, Clone, Copy, Default)]
     pub struct Allocator;
