@@ -1,4 +1,5 @@
 use std::io::Cursor;
+use std::ops::Range;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -115,6 +116,72 @@ proptest! {
         }
         container.extend_from_slice(&sealer.finish(Ends::File).unwrap().bytes);
         prop_assert!(open_to_vec(&keyring(), &container).unwrap() == plain);
+    }
+
+    #[test]
+    fn what_others_have_sealed_is_skipped(geometry in geometry(), len in len(), runs in prop::collection::vec((any::<bool>(), 1_u64..20), 1..10)) {
+        let (key, plain) = (key(geometry), plaintext(len));
+        let layout = Layout::of_plaintext(geometry, len as u64).unwrap();
+        let mut container = vec![0; layout.container_len() as usize];
+        let mut write = |position: u64, bytes: &[u8]| container[position as usize..][..bytes.len()].copy_from_slice(bytes);
+        write(0, &key.header_bytes());
+        let mut sealer = Sealer::from_segment(Arc::clone(&key), 0).unwrap().with_batch(3);
+        let mut next = 0;
+        for (elsewhere, count) in runs {
+            // The last segment of a file is nobody else's.
+            let segments = next..(next + count).min(layout.segments() - 1);
+            next = segments.end;
+            let start = geometry.segment_start(segments.start).unwrap() as usize;
+            let mut input = &plain[start..geometry.segment_start(segments.end).unwrap() as usize];
+            if elsewhere {
+                let mut other = Sealer::segments(Arc::clone(&key), segments.clone()).unwrap();
+                prop_assert_eq!(other.end_segment(), Some(segments.end));
+                prop_assert!(other.push(&mut input).unwrap().is_none());
+                if !segments.is_empty() {
+                    let end = other.finish(Ends::Chunk).unwrap();
+                    write(end.position, &end.bytes);
+                }
+                if let Some(waited) = sealer.skip(segments).unwrap() {
+                    write(waited.position, waited.bytes);
+                }
+            } else {
+                while let Some(sealed) = sealer.push(&mut input).unwrap() {
+                    write(sealed.position, sealed.bytes);
+                }
+            }
+        }
+        let mut input = &plain[geometry.segment_start(next).unwrap() as usize..];
+        while let Some(sealed) = sealer.push(&mut input).unwrap() {
+            write(sealed.position, sealed.bytes);
+        }
+        let end = sealer.finish(Ends::File).unwrap();
+        write(end.position, &end.bytes);
+        prop_assert!(open_to_vec(&keyring(), &container).unwrap() == plain);
+    }
+}
+
+#[test]
+fn only_what_comes_next_is_skipped() {
+    let mut sealer = Sealer::from_segment(key(small()), 0).unwrap();
+    assert!(sealer.push(&mut &[1; 64][..]).unwrap().is_none());
+    assert_eq!(sealer.skip(0..2).unwrap_err(), SealError::Skip, "it has one of them itself");
+    assert_eq!(sealer.skip(2..3).unwrap_err(), SealError::Skip, "one is missing");
+    assert_eq!(sealer.skip(Range { start: 1, end: 0 }).unwrap_err(), SealError::Skip);
+    assert!(sealer.push(&mut &[1; 1][..]).unwrap().is_none());
+    assert_eq!(sealer.skip(1..2).unwrap_err(), SealError::Skip, "it has some of it");
+}
+
+#[test]
+fn a_sealer_of_some_segments_takes_no_more_and_no_less() {
+    let sealer = || Sealer::segments(key(small()), 1..3).unwrap();
+    let mut some = sealer();
+    assert!(some.push(&mut &[1; 36 + 63][..]).unwrap().is_none());
+    assert_eq!(some.finish(Ends::Chunk).unwrap_err(), SealError::ChunkTooShort);
+    let mut more = sealer();
+    assert_eq!(more.push(&mut &[1; 36 + 65][..]).unwrap_err(), SealError::ChunkTooLong);
+    for (start, end) in [(1, u64::MAX), (2, 1)] {
+        let refused = Sealer::segments(key(small()), Range { start, end });
+        assert_eq!(refused.unwrap_err(), SealError::TooLong);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sealing: plaintext in, container bytes and their positions out. The caller writes them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::bytes::Tag;
@@ -30,6 +31,9 @@ pub enum SealError {
     /// Nothing was given for the last segment of a file that isn't empty.
     #[error("the last chunk of a file that is not empty must not be empty")]
     EmptyEnd,
+    /// Segments were skipped that are not those that come next.
+    #[error("only the segments that come next can be skipped")]
+    Skip,
     /// A buffer does not hold segments as they stand in this container.
     #[error("the buffer does not hold whole segments")]
     Segments,
@@ -144,6 +148,20 @@ impl Sealer {
         Ok(Self::new(key, segment, None))
     }
 
+    /// Seals these segments, all of them whole, and of which none is the last of its file. [`push`](Self::push) gives nothing:
+    /// [`finish`](Self::finish) gives all, where [`Ends::Chunk`] may be said. Takes room for all of them at once.
+    ///
+    /// # Errors
+    /// [`SealError::TooLong`] where the container can't have such segments.
+    pub fn segments(key: Arc<FileKey>, segments: Range<u64>) -> Result<Self, SealError> {
+        let geometry = key.header().geometry;
+        let start = geometry.segment_position(segments.start)?;
+        let len = geometry.segment_position(segments.end)?.checked_sub(start).ok_or(SealError::TooLong)?;
+        let mut sealer = Self::new(key, segments.start, Some(segments.end)).with_batch(usize::MAX);
+        sealer.buffer.reserve_exact(len as usize);
+        Ok(sealer)
+    }
+
     fn new(key: Arc<FileKey>, next: u64, end: Option<u64>) -> Self {
         Self { key, next, end, buffer: Vec::new(), emitted: 0, complete: 0, partial: 0, batch: LANES }
     }
@@ -215,6 +233,33 @@ impl Sealer {
     /// Number of the first segment that has not been handed out.
     pub const fn next_segment(&self) -> u64 {
         self.next
+    }
+
+    /// Goes on behind `segments`, which another sealer of this container has sealed. Gives what waited of those before, which is
+    /// to be written: more of the file follows on that.
+    ///
+    /// # Errors
+    /// [`SealError::Skip`] where they do not follow on what was pushed, or that ends within a segment;
+    /// [`SealError::Random`], [`SealError::TooLong`].
+    pub fn skip(&mut self, segments: Range<u64>) -> Result<Option<Sealed<'_>>, SealError> {
+        self.drop_emitted();
+        if self.partial > 0
+            || self.next + self.complete as u64 != segments.start
+            || segments.end < segments.start
+        {
+            return Err(SealError::Skip);
+        }
+        let waited = match self.complete {
+            0 => None,
+            complete => Some(self.emit(complete)?.position),
+        };
+        self.next = segments.end;
+        Ok(waited.map(|position| Sealed { position, bytes: &self.buffer[..self.emitted] }))
+    }
+
+    /// Number of the segment that it stops before, where there is one: that behind the chunk.
+    pub const fn end_segment(&self) -> Option<u64> {
+        self.end
     }
 
     /// Seals the rest. `ends` says whether the file ends here.

@@ -1,6 +1,7 @@
 //! The rules: what may happen when. Nothing here knows of HTTP.
 
 pub mod access;
+mod ahead;
 pub(crate) mod checksum;
 pub mod decrypt;
 pub mod downloads;
@@ -8,6 +9,7 @@ pub mod import;
 pub mod keys;
 pub mod live;
 pub mod network;
+mod piece;
 mod pipeline;
 pub use self::pipeline::BLOCKING_THREADS;
 pub mod reading;

@@ -15,8 +15,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
+use super::ahead::SealAhead;
 use super::checksum::Hashes;
-use super::stream::{Item, LEAST_WEIGHT, Step, Stream, Work};
+use super::piece::{LEAST_WEIGHT, Piece};
+use super::stream::{Item, Step, Stream, Work};
 use super::writer::{Opening, Target, Writer};
 
 /// So many bytes wait in memory before threads are put to work.
@@ -32,6 +34,8 @@ const MOST_STREAMS: usize = 1000;
 /// Blocking threads that a server should have: all that stream may be flushed at the same time, and there must be threads
 /// left for everything else.
 pub const BLOCKING_THREADS: usize = MOST_STREAMS + 512;
+/// Up to so many are [sealed ahead](super::ahead): each of more would keep its memory for longer.
+const FEW: usize = 16;
 /// Bytes that may wait until they are hashed and written.
 const WAITING: usize = 1 << 20;
 
@@ -96,6 +100,7 @@ impl Gathered {
 
 struct Stages {
     stream: Stream,
+    ahead: Option<SealAhead>,
     marker: Option<Marker>,
     /// Bytes since the last mark.
     unmarked: u64,
@@ -204,7 +209,10 @@ impl Pipeline {
                 })
                 .await
             }
-            State::Streaming(Stages { mut stream, .. }) => {
+            State::Streaming(mut stages) => {
+                let mut rest = stages.rest()?;
+                let Stages { mut stream, .. } = stages;
+                stream.push(&mut rest).await?;
                 let (tell, told) = oneshot::channel();
                 let step: Step = Box::new(move |Work { writer, hashes }| {
                     // Who no longer waits has given up.
@@ -232,22 +240,42 @@ impl Stages {
     ) -> Self {
         // Never closed.
         let seat = STREAMS.acquire().await.ok();
+        let ahead =
+            if STREAMS.available_permits() < MOST_STREAMS - FEW { None } else { SealAhead::of(&opening) };
+        // Then some of it waits in both forms.
+        let waiting = if ahead.is_some() { 2 * waiting } else { waiting };
         let stream = Stream::open(waiting, || Ok(Work { writer: Writer::open(target, opening)?, hashes }));
-        Self { stream, marker, unmarked: 0, _seat: seat }
+        Self { stream, ahead, marker, unmarked: 0, _seat: seat }
     }
 
     async fn push(&mut self, bytes: Vec<Bytes>) -> io::Result<()> {
         self.unmarked += bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        let mut items: Vec<_> = bytes.into_iter().map(Item::Data).collect();
+        let mut items = Vec::new();
+        for bytes in bytes {
+            match &mut self.ahead {
+                None => items.push(Item::Piece(Piece::Data(bytes))),
+                Some(ahead) => {
+                    let pieces = ahead.take(bytes, || self.stream.is_behind())?;
+                    items.extend(pieces.into_iter().map(Item::Piece));
+                }
+            }
+        }
         if let Some(marker) = self.marker.as_ref().filter(|marker| self.unmarked >= marker.every) {
             self.unmarked = 0;
             let mark = Arc::clone(&marker.mark);
+            items.extend(self.rest()?);
             items.push(Item::Step(Box::new(move |mut work| {
                 mark(&mut work.writer, &work.hashes)?;
                 Ok(Some(work))
             })));
         }
         self.stream.push(&mut items).await
+    }
+
+    /// What is to be pushed before a step, so that it has all that has come.
+    fn rest(&mut self) -> io::Result<Vec<Item>> {
+        let pieces = self.ahead.as_mut().map(SealAhead::hand_over).transpose()?;
+        Ok(pieces.unwrap_or_default().into_iter().map(Item::Piece).collect())
     }
 }
 
@@ -264,7 +292,45 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
+    use super::super::ahead::tests::{key, plaintext};
+    use super::super::stream::tests::{stream_of, target};
     use super::*;
+    use crate::crypto::{HEADER_LEN, SEGMENT_OVERHEAD};
+
+    /// What has been hashed of it has been sealed then, but for the tail.
+    #[tokio::test]
+    async fn a_mark_of_what_is_sealed_ahead_has_all_that_has_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, path) = target(dir.path());
+        let opening = Opening::New(Some(key(64, 0)));
+        let writer = Writer::open(target, opening.clone()).unwrap();
+        let (stream, mut turn) = stream_of(Work { writer, hashes: Hashes::default() }, 8 << 20);
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mark = move |writer: &mut Writer, _: &Hashes| {
+            writer.settle()?;
+            tell.send((writer.length(), writer.tail().to_vec())).map_err(io::Error::other)
+        };
+        let marker = Marker { every: 600_000, mark: Arc::new(mark) };
+        let ahead = SealAhead::at_any_speed(&opening);
+        let mut stages = Stages { stream, ahead, marker: Some(marker), unmarked: 0, _seat: None };
+        let plain = plaintext(603_010);
+        let (first, rest) = plain.split_at(599_999);
+        stages.push(vec![Bytes::copy_from_slice(first)]).await.unwrap();
+        // Nobody has done anything.
+        stages.push(vec![Bytes::copy_from_slice(rest)]).await.unwrap();
+        let pieces = turn.take(1 << 20);
+        assert!(matches!(pieces[..], [.., Piece::Hash(_), Piece::Sealed { .. }, Piece::Write(_)]));
+        turn.work().unwrap().writer.take(&pieces).unwrap();
+        assert!(turn.put_back(Ok(())).is_none(), "the mark is next");
+        let (length, tail) = told.recv().await.unwrap();
+        assert_eq!(length, plain.len() as u64);
+        assert!(plain.ends_with(&tail) && tail.len() <= 64);
+        let segments = (plain.len() - tail.len()) / 64;
+        let sealed = HEADER_LEN + segments * (64 + SEGMENT_OVERHEAD);
+        assert_eq!(std::fs::metadata(path).unwrap().len(), sealed as u64);
+    }
 
     /// Each may hold on to a buffer of some KiB.
     #[test]

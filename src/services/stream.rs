@@ -16,11 +16,9 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::checksum::Hashes;
+use super::piece::Piece;
 use super::threads;
 use super::writer::Writer;
-
-/// Each piece may hold a buffer of this size.
-pub(super) const LEAST_WEIGHT: usize = 8 << 10;
 
 /// An upload at some point: what is written, and the hashes of that.
 pub(super) struct Work {
@@ -33,7 +31,7 @@ pub(super) type Step = Box<dyn FnOnce(Work) -> io::Result<Option<Work>> + Send>;
 
 /// What waits in a stream.
 pub(super) enum Item {
-    Data(Bytes),
+    Piece(Piece),
     Step(Step),
 }
 
@@ -104,6 +102,11 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether so much waits that who pushes will soon have to.
+    pub(super) fn is_behind(&self) -> bool {
+        self.shared.state().weight >= self.shared.most / 2
+    }
+
     /// The last item: dropping the stream does not give it up any more.
     ///
     /// # Errors
@@ -170,7 +173,7 @@ impl Shared {
 
 fn weight(item: &Item) -> usize {
     match item {
-        Item::Data(bytes) => bytes.len().max(LEAST_WEIGHT),
+        Item::Piece(piece) => piece.weight(),
         Item::Step(_) => 0,
     }
 }
@@ -201,16 +204,18 @@ impl Turn {
         self.work.as_ref().is_some_and(|work| work.hashes.are_only_whole())
     }
 
-    /// The bytes that are next, up to a multiple of `most`: a write that ends within a page of the file costs half as much again.
-    pub(super) fn take(&mut self, most: usize) -> Vec<Bytes> {
+    /// The pieces that are next, with what is hashed of them up to a multiple of `most`: a write that ends within a page of the file
+    /// costs half as much again.
+    pub(super) fn take(&mut self, most: usize) -> Vec<Piece> {
         let begun = self.work.as_ref().map_or(0, |work| work.writer.length() % most as u64);
         let (mut pieces, mut left) = (Vec::new(), most - begun as usize);
         let mut state = self.shared.state();
-        while left > 0
-            && let Some(Item::Data(piece)) = state.waiting.front_mut()
-        {
-            let next = piece.split_to(piece.len().min(left));
-            left -= next.len();
+        while let Some(Item::Piece(piece)) = state.waiting.front_mut() {
+            if left == 0 && piece.hashed().is_some() {
+                break;
+            }
+            let next = piece.split_to(left);
+            left -= next.hashed().map_or(0, Bytes::len);
             if piece.is_empty() {
                 state.waiting.pop_front();
             }

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::domain::TransferId;
+use crate::services::piece::LEAST_WEIGHT;
 use crate::services::space::Space;
 use crate::services::writer::{Opening, Target};
 use crate::store::{Durability, Layout};
@@ -13,20 +14,29 @@ use crate::store::{Durability, Layout};
 /// A stream to a file in `dir`, and where that is. Its turn is in the hands of the test: nothing is done by itself.
 pub(in super::super) fn by_hand(dir: &Path, most: usize, hashes: Hashes) -> (Stream, Turn, PathBuf) {
     let (work, path) = work(dir, hashes);
+    let (stream, turn) = stream_of(work, most);
+    (stream, turn, path)
+}
+
+pub(in super::super) fn stream_of(work: Work, most: usize) -> (Stream, Turn) {
     let state = State { waiting: VecDeque::new(), weight: 0, place: Place::Away, waker: None };
     let shared = Arc::new(Shared { most, runtime: Handle::current(), state: Mutex::new(state) });
     let turn = Turn::new(&shared, Some(Box::new(work)));
-    (Stream { shared, is_ending: false }, turn, path)
+    (Stream { shared, is_ending: false }, turn)
 }
 
 pub(in super::super) fn work(dir: &Path, hashes: Hashes) -> (Work, PathBuf) {
+    let (target, path) = target(dir);
+    (Work { writer: Writer::open(target, Opening::New(None)).unwrap(), hashes }, path)
+}
+
+/// Where an upload may be written in `dir`, and the path of that.
+pub(in super::super) fn target(dir: &Path) -> (Target, PathBuf) {
     let layout = Layout::new(dir.join("storage"), dir.join("status.json"));
     layout.create().unwrap();
     let (id, space, durability) = (TransferId::new(), Space::new(layout.clone(), 0), Durability::Process);
     let path = layout.upload_data(id);
-    let writer =
-        Writer::open(Target { layout, id, expected: 0, space, durability }, Opening::New(None)).unwrap();
-    (Work { writer, hashes }, path)
+    (Target { layout, id, expected: 0, space, durability }, path)
 }
 
 fn dir() -> TempDir {
@@ -34,17 +44,17 @@ fn dir() -> TempDir {
 }
 
 fn data(length: usize) -> Item {
-    Item::Data(Bytes::from(vec![7; length]))
+    Item::Piece(Piece::Data(Bytes::from(vec![7; length])))
 }
 
-fn length(pieces: &[Bytes]) -> usize {
-    pieces.iter().map(Bytes::len).sum()
+fn length(pieces: &[Piece]) -> usize {
+    pieces.iter().filter_map(Piece::hashed).map(Bytes::len).sum()
 }
 
 /// Does what is next, as a thread would.
 fn go(mut turn: Turn, most: usize) -> (usize, Option<Turn>) {
     let pieces = turn.take(most);
-    turn.work().unwrap().writer.append(&pieces).unwrap();
+    turn.work().unwrap().writer.take(&pieces).unwrap();
     (length(&pieces), turn.put_back(Ok(())))
 }
 
@@ -158,6 +168,31 @@ async fn turns_end_at_round_places_of_the_file() {
             },
         };
     }
+}
+
+/// It would wait in memory for the next turn otherwise.
+#[tokio::test]
+async fn what_has_been_hashed_is_written_in_the_same_turn() {
+    let dir = dir();
+    let (stream, mut turn, _path) = by_hand(dir.path(), 1 << 20, Hashes::default());
+    let sealed = Piece::Sealed { segments: 0..1, bytes: Bytes::from_static(&[1; 100]) };
+    let pieces = [Piece::Hash(Bytes::from_static(&[1; 76])), sealed, Piece::Data(Bytes::from_static(&[1]))];
+    stream.push(&mut pieces.map(Item::Piece).into()).await.unwrap();
+    assert!(matches!(turn.take(70)[..], [Piece::Hash(_)]));
+    assert!(matches!(turn.take(6)[..], [Piece::Hash(_), Piece::Sealed { .. }]));
+    assert!(matches!(turn.take(6)[..], [Piece::Data(_)]));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_half_full_is_behind() {
+    let dir = dir();
+    let (stream, turn, _path) = by_hand(dir.path(), 4 * LEAST_WEIGHT, Hashes::default());
+    stream.push(&mut vec![data(1)]).await.unwrap();
+    assert!(!stream.is_behind());
+    let sealed = Piece::Sealed { segments: 0..1, bytes: vec![0; LEAST_WEIGHT].into() };
+    stream.push(&mut vec![Item::Piece(sealed)]).await.unwrap();
+    assert!(stream.is_behind());
+    drop(turn);
 }
 
 #[tokio::test]

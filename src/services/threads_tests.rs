@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -40,7 +40,7 @@ async fn each_upload_is_written_and_has_its_hashes() {
             let mut stream = Stream::open(256 << 10, || Ok(work));
             at_once.wait().await;
             for (number, pieces) in whole.chunks(3).enumerate() {
-                let mut items: Vec<_> = pieces.iter().cloned().map(Item::Data).collect();
+                let mut items: Vec<_> = pieces.iter().cloned().map(Piece::Data).map(Item::Piece).collect();
                 if upload % 2 == 0 {
                     let expected = Sha256::digest(whole[..3 * (number + 1)].concat());
                     items.push(Item::Step(Box::new(move |work| {
@@ -120,17 +120,46 @@ async fn those_go_together_that_can_and_the_last_threads_wait_for_more() {
 async fn what_waits_for_long_is_taken_by_another_thread() {
     let dir = tempfile::tempdir().unwrap();
     let (_stream, turn, _) = by_hand(dir.path(), 1, Hashes::default());
-    let (due, more, idle) = (Mutex::default(), Condvar::new(), Condvar::new());
+    let (due, idle) = (Mutex::default(), Condvar::new());
     let rules = Rules { eager: 1, most: 4 };
-    let threads = Threads { due, more, idle, count: 0, refusal: None, rules };
+    let threads = Threads { due, idle, count: 0, refusal: None, rules };
     threads.due().busy = 1;
     thread::scope(|scope| {
-        let other = scope.spawn(|| threads.until_due(threads.due()).next(rules).len());
-        while threads.due().asleep == 0 {
+        let other = scope.spawn(|| threads.until_due(threads.due(), &Arc::default()).next(rules).len());
+        while threads.due().asleep.is_empty() {
             thread::yield_now();
         }
         threads.give(turn);
         assert_eq!(other.join().unwrap(), 1);
     });
     assert!(!threads.due().is_watched);
+}
+
+/// The caches that it used are as it left them.
+#[tokio::test]
+async fn the_thread_that_was_last_at_work_is_the_first_to_be_woken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_first, turn, _) = by_hand(dir.path(), 1, Hashes::default());
+    let (_second, other, _) = by_hand(dir.path(), 1, Hashes::default());
+    let rules = Rules { eager: 1, most: 4 };
+    let (due, idle) = (Mutex::default(), Condvar::new());
+    let threads = Threads { due, idle, count: 0, refusal: None, rules };
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        for number in 1..=2 {
+            let (threads, tell) = (&threads, tell.clone());
+            scope.spawn(move || {
+                let due = threads.until_due(threads.due(), &Arc::default()).next(rules).len();
+                tell.send((number, due)).unwrap();
+            });
+            while threads.due().asleep.len() < number {
+                thread::yield_now();
+            }
+        }
+        threads.give(turn);
+        let first = told.recv().unwrap();
+        threads.give(other);
+        assert_eq!([first, told.recv().unwrap()], [(2, 1), (1, 1)]);
+    });
+    assert!(threads.due().asleep.is_empty());
 }

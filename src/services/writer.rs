@@ -1,10 +1,12 @@
 //! The bytes of one upload on their way to the disk, plain or sealed. Blocking.
 
 use std::io::{self, IoSlice, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::piece::Piece;
 use super::space::Space;
 use crate::crypto::{self, Ends, FileKey, SealError, Sealer};
 use crate::domain::{Hex16, Seal, StoredFile, TransferId};
@@ -46,6 +48,39 @@ pub(crate) enum Opening {
     Part { key: Option<Arc<FileKey>>, part: TransferId },
 }
 
+impl Opening {
+    /// What is sealed with.
+    const fn key(&self) -> Option<&Arc<FileKey>> {
+        let (Self::New(key) | Self::Resume { key, .. } | Self::Chunk { key, .. } | Self::Part { key, .. }) =
+            self;
+        key.as_ref()
+    }
+
+    /// Plain bytes that the writing begins with, since they are not sealed yet.
+    pub(super) fn tail(&self) -> &[u8] {
+        match self {
+            Self::Resume { key: Some(_), tail, .. } => tail,
+            _ => &[],
+        }
+    }
+
+    /// The key, if it is sealed, and a sealer that begins where the writing does: with the [tail](Self::tail).
+    pub(super) fn sealer(&self) -> Result<Option<(Arc<FileKey>, Sealer)>, SealError> {
+        let Some(key) = self.key() else { return Ok(None) };
+        let own = Arc::clone(key);
+        let sealer = match self {
+            Self::New(_) | Self::Part { .. } => Sealer::chunk(own, 0),
+            Self::Resume { offset, tail, .. } => {
+                let begin = offset.saturating_sub(tail.len() as u64);
+                let segment_size = own.header().geometry.segment_size();
+                Sealer::from_segment(own, begin / u64::from(segment_size))
+            }
+            Self::Chunk { number, .. } => Sealer::chunk(own, (*number).into()),
+        };
+        Ok(Some((Arc::clone(key), sealer?)))
+    }
+}
+
 /// Writes a data file: as it comes, or as a container. What is sealed touches the disk in no other form.
 pub(crate) struct Writer {
     target: Target,
@@ -53,6 +88,8 @@ pub(crate) struct Writer {
     sealing: Option<Sealing>,
     /// Up to where there is plain content.
     length: u64,
+    /// Bytes of that which have not been given to be written: they will come sealed.
+    unwritten: u64,
     /// Where the writing began: in the plain content, and in the data file.
     begin: (u64, u64),
 }
@@ -63,11 +100,15 @@ struct Sealing {
 }
 
 impl Sealing {
-    fn new(
-        key: Arc<FileKey>,
-        sealer: impl FnOnce(Arc<FileKey>) -> Result<Sealer, SealError>,
-    ) -> io::Result<Self> {
-        Ok(Self { sealer: sealer(Arc::clone(&key)).map_err(io::Error::other)?, key })
+    fn begin(opening: &Opening) -> io::Result<Option<Self>> {
+        let sealer = opening.sealer().map_err(io::Error::other)?;
+        Ok(sealer.map(|(key, sealer)| Self { key, sealer }))
+    }
+
+    /// Where in the data file that is which is sealed next.
+    fn position(&self) -> io::Result<u64> {
+        let geometry = self.key.header().geometry;
+        geometry.segment_position(self.sealer.next_segment()).map_err(io::Error::other)
     }
 }
 
@@ -78,51 +119,37 @@ impl Writer {
     }
 
     pub(crate) fn open(target: Target, opening: Opening) -> io::Result<Self> {
+        let sealing = Sealing::begin(&opening)?;
+        let place = |plain| sealing.as_ref().map_or(Ok(plain), Sealing::position);
         match opening {
-            Opening::New(key) => {
+            Opening::New(_) => {
                 let staged = Staged::create(&target.layout, target.id, 0)?;
-                Self::to(staged, target, key)
+                Self::to(staged, target, sealing)
             }
-            Opening::Part { key, part } => {
+            Opening::Part { part, .. } => {
                 let staged = Staged::chunk(&target.layout, target.id, part)?;
-                Self::to(staged, target, key)
+                Self::to(staged, target, sealing)
             }
-            Opening::Resume { key: None, offset, .. } => {
-                let staged = Staged::resume(&target.layout, target.id, offset)?;
-                staged.cut(offset)?;
-                Self::from(staged, target, None, offset)
-            }
-            Opening::Resume { key: Some(key), offset, tail } => {
-                let geometry = key.header().geometry;
+            Opening::Resume { offset, .. } => {
+                let tail = opening.tail();
                 let begin = offset.saturating_sub(tail.len() as u64);
-                let segment = begin / u64::from(geometry.segment_size());
-                let position = geometry.segment_position(segment).map_err(io::Error::other)?;
+                let position = place(begin)?;
                 let staged = Staged::resume(&target.layout, target.id, position)?;
                 staged.cut(position)?;
-                let sealing = Sealing::new(key, |key| Sealer::from_segment(key, segment))?;
-                let mut writer = Self::from(staged, target, Some(sealing), begin)?;
-                writer.append(&[tail.as_slice()])?;
+                let mut writer = Self::from(staged, target, sealing, begin)?;
+                writer.append(&[tail])?;
                 Ok(writer)
             }
-            Opening::Chunk { key, number, size } => {
+            Opening::Chunk { number, size, .. } => {
                 let start = size.saturating_mul(number.into());
-                let sealing = key.map(|key| Sealing::new(key, |key| Sealer::chunk(key, number.into())));
-                let sealing = sealing.transpose()?;
-                let position = match &sealing {
-                    None => start,
-                    Some(Sealing { key, .. }) => {
-                        key.header().geometry.chunk_position(number.into()).map_err(io::Error::other)?
-                    }
-                };
-                let staged = Staged::resume_chunk(&target.layout, target.id, position)?;
+                let staged = Staged::resume_chunk(&target.layout, target.id, place(start)?)?;
                 Self::from(staged, target, sealing, start)
             }
         }
     }
 
-    fn to(staged: Staged, target: Target, key: Option<Arc<FileKey>>) -> io::Result<Self> {
-        let header = key.as_ref().map(|key| key.header_bytes());
-        let sealing = key.map(|key| Sealing::new(key, |key| Sealer::chunk(key, 0))).transpose()?;
+    fn to(staged: Staged, target: Target, sealing: Option<Sealing>) -> io::Result<Self> {
+        let header = sealing.as_ref().map(|sealing| sealing.key.header_bytes());
         let mut writer = Self::from(staged, target, sealing, 0)?;
         if let Some(header) = header {
             writer.staged.append(&mut [IoSlice::new(&header)])?;
@@ -132,7 +159,7 @@ impl Writer {
 
     fn from(staged: Staged, target: Target, sealing: Option<Sealing>, begin: u64) -> io::Result<Self> {
         let begin = (begin, staged.written());
-        let mut writer = Self { target, staged, sealing, length: begin.0, begin };
+        let mut writer = Self { target, staged, sealing, length: begin.0, unwritten: 0, begin };
         writer.reserve(begin.0 + writer.target.expected)?;
         Ok(writer)
     }
@@ -151,10 +178,46 @@ impl Writer {
         self.target.space.reserve(&mut self.staged, position.saturating_add(on_disk))
     }
 
+    /// Takes what is next of an upload.
+    pub(super) fn take(&mut self, pieces: &[Piece]) -> io::Result<()> {
+        let go_together = |one: &Piece, next: &Piece| matches!((one, next), (Piece::Data(_), Piece::Data(_)));
+        for pieces in pieces.chunk_by(go_together) {
+            match pieces {
+                [Piece::Hash(bytes)] => self.expect(bytes.len())?,
+                [Piece::Sealed { segments, bytes }] => self.append_sealed(segments, bytes)?,
+                [Piece::Write(bytes)] => self.write(&[bytes])?,
+                data => self.append(&data.iter().filter_map(Piece::hashed).collect::<Vec<_>>())?,
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the next bytes.
     pub(crate) fn append(&mut self, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
-        self.length += pieces.iter().map(|piece| piece.as_ref().len() as u64).sum::<u64>();
-        self.reserve(self.length)?;
+        self.expect(pieces.iter().map(|piece| piece.as_ref().len()).sum())?;
+        self.write(pieces)
+    }
+
+    /// So many bytes of plain content have come, and will be given to be written.
+    fn expect(&mut self, bytes: usize) -> io::Result<()> {
+        self.length += bytes as u64;
+        self.unwritten += bytes as u64;
+        self.reserve(self.length)
+    }
+
+    /// So many of those are.
+    fn given(&mut self, bytes: u64) -> io::Result<()> {
+        self.unwritten = self.unwritten.checked_sub(bytes).ok_or_else(out_of_step)?;
+        Ok(())
+    }
+
+    /// That all are.
+    fn expect_no_more(&self) -> io::Result<()> {
+        if self.unwritten == 0 { Ok(()) } else { Err(out_of_step()) }
+    }
+
+    fn write(&mut self, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
+        self.given(pieces.iter().map(|piece| piece.as_ref().len() as u64).sum())?;
         let Some(sealing) = &mut self.sealing else {
             for pieces in pieces.chunks(GATHER) {
                 let mut slices = [IoSlice::new(&[]); GATHER];
@@ -174,6 +237,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Takes segments that were sealed [elsewhere](super::ahead).
+    fn append_sealed(&mut self, segments: &Range<u64>, bytes: &[u8]) -> io::Result<()> {
+        let sealing = self.sealing.as_mut().ok_or_else(out_of_step)?;
+        let waited = sealing.sealer.skip(segments.clone()).map_err(io::Error::other)?;
+        let waited = IoSlice::new(waited.map(|sealed| sealed.bytes).unwrap_or_default());
+        self.staged.append(&mut [waited, IoSlice::new(bytes)])?;
+        let geometry = sealing.key.header().geometry;
+        self.given(segments.clone().map(|segment| geometry.whole_segment_len(segment) as u64).sum())
+    }
+
     /// What was written stays when this is dropped. Gives the key that it is sealed with.
     pub(crate) fn keep(&mut self) -> Option<Arc<FileKey>> {
         self.staged.keep();
@@ -187,6 +260,7 @@ impl Writer {
 
     /// Writes what can be written: all but the [tail](Self::tail).
     pub(crate) fn settle(&mut self) -> io::Result<()> {
+        self.expect_no_more()?;
         if let Some(sealing) = &mut self.sealing
             && let Some(sealed) = sealing.sealer.flush().map_err(io::Error::other)?
         {
@@ -212,6 +286,7 @@ impl Writer {
 
     /// A chunk has come whole: writes the rest of it and flushes. `ends` says whether the file ends with it.
     pub(crate) fn finish_chunk(mut self, ends: Ends) -> io::Result<()> {
+        self.expect_no_more()?;
         // Of a last chunk that is empty there is nothing to seal: it is up to the one before to end the file.
         let is_empty = self.length == self.begin.0 && self.length > 0;
         if let Some(Sealing { sealer, .. }) = self.sealing.filter(|_| !is_empty) {
@@ -225,6 +300,7 @@ impl Writer {
 
     /// Everything has come: writes the rest and flushes.
     pub(crate) fn finish(mut self) -> io::Result<Written> {
+        self.expect_no_more()?;
         let seal = match self.sealing {
             None => None,
             Some(Sealing { key, sealer }) => {
@@ -250,7 +326,8 @@ impl Written {
     ) -> io::Result<Self> {
         let durability = target.durability;
         let target = Target { expected: self.file.size, ..target };
-        let mut writer = Writer::to(self.staged.begin_replacement()?, target, key)?;
+        let mut writer =
+            Writer::to(self.staged.begin_replacement()?, target, Sealing::begin(&Opening::New(key))?)?;
         let open = self.staged.open()?;
         match self.seal {
             None => copy(open.reader(), |piece| writer.append(&[piece]))?,
@@ -262,6 +339,10 @@ impl Written {
         let written = writer.finish()?;
         Ok(Self { staged: written.staged.replace(self.staged, durability)?, ..written })
     }
+}
+
+fn out_of_step() -> io::Error {
+    io::Error::other("what was sealed is not what was hashed")
 }
 
 /// Reads to the end, in flat memory.

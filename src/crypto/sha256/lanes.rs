@@ -3,7 +3,7 @@
 //! A single hash waits most of the time. There are several ways (`ways.rs`) to do others meanwhile; which one, and of how
 //! many hashes, depends on the processor. Where none is faster they go one after the other, by `sha2`.
 
-use std::slice;
+use std::vec;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -20,7 +20,7 @@ pub struct Lane<'a> {
     hash: &'a mut Sha256,
     /// Of the piece before [`pieces`](Self::pieces).
     bytes: &'a [u8],
-    pieces: slice::Iter<'a, Bytes>,
+    pieces: vec::IntoIter<&'a Bytes>,
 }
 
 /// So many are fastest at the same time, each of them taken for itself. 1: they go one after the other.
@@ -104,8 +104,8 @@ fn first<const N: usize>(
 
 impl<'a> Lane<'a> {
     /// `hash` is to take `pieces`.
-    pub fn new(hash: &'a mut Sha256, pieces: &'a [Bytes]) -> Self {
-        Self { hash, bytes: &[], pieces: pieces.iter() }
+    pub fn new(hash: &'a mut Sha256, pieces: impl IntoIterator<Item = &'a Bytes>) -> Self {
+        Self { hash, bytes: &[], pieces: pieces.into_iter().collect::<Vec<_>>().into_iter() }
     }
 
     /// Whether there are groups to take, at the end of a block. What comes before them has been hashed then; otherwise, all.
