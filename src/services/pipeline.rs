@@ -35,7 +35,7 @@ const MOST_STREAMS: usize = 1000;
 /// left for everything else.
 pub const BLOCKING_THREADS: usize = MOST_STREAMS + 512;
 /// Up to so many are [sealed ahead](super::ahead): each of more would keep its memory for longer.
-const FEW: usize = 16;
+const FEW: usize = 8;
 /// Bytes that may wait until they are hashed and written.
 const WAITING: usize = 1 << 20;
 
