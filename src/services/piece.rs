@@ -7,8 +7,7 @@ use bytes::Bytes;
 /// Each piece may hold a buffer of this size.
 pub(super) const LEAST_WEIGHT: usize = 8 << 10;
 
-/// Bytes that follow each other, and what is to be done with them.
-#[derive(Debug, Clone)]
+/// Bytes that follow each other, and what is to be done with them. They may be secret: it is not `Debug`.
 pub(super) enum Piece {
     /// Hash them and write them; the [writer](super::writer) seals, if that is asked for.
     Data(Bytes),
