@@ -5,7 +5,7 @@
 //! comes, for the thread to write as it is. It does not always do so: a sealed byte then goes from one core's cache to
 //! another's, which costs half as much as sealing it.
 //!
-//! A batch of [`LANES`] segments is sealed either here, all of it, or by the [writer](super::writer).
+//! Of a batch of [`LANES`] segments all is sealed either here or by the [writer](super::writer), unless it is handed over in the middle.
 
 use std::io;
 use std::ops::Range;

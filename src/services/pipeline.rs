@@ -34,7 +34,7 @@ const MOST_STREAMS: usize = 1000;
 /// Blocking threads that a server should have: all that stream may be flushed at the same time, and there must be threads
 /// left for everything else.
 pub const BLOCKING_THREADS: usize = MOST_STREAMS + 512;
-/// Up to so many are [sealed ahead](super::ahead): each of more would keep its memory for longer.
+/// As long as no more stream, those that begin may be [sealed ahead](super::ahead), which takes more memory.
 const FEW: usize = 8;
 /// Bytes that may wait until they are hashed and written.
 const WAITING: usize = 1 << 20;
@@ -210,7 +210,7 @@ impl Pipeline {
                 .await
             }
             State::Streaming(mut stages) => {
-                let mut rest = stages.rest()?;
+                let mut rest = stages.rest();
                 let Stages { mut stream, .. } = stages;
                 stream.push(&mut rest).await?;
                 let (tell, told) = oneshot::channel();
@@ -254,16 +254,13 @@ impl Stages {
         for bytes in bytes {
             match &mut self.ahead {
                 None => items.push(Item::Piece(Piece::Data(bytes))),
-                Some(ahead) => {
-                    let pieces = ahead.take(bytes, || self.stream.is_behind())?;
-                    items.extend(pieces.into_iter().map(Item::Piece));
-                }
+                Some(ahead) => items.extend(to_push(ahead.take(bytes, || self.stream.is_behind()))),
             }
         }
         if let Some(marker) = self.marker.as_ref().filter(|marker| self.unmarked >= marker.every) {
             self.unmarked = 0;
             let mark = Arc::clone(&marker.mark);
-            items.extend(self.rest()?);
+            items.extend(self.rest());
             items.push(Item::Step(Box::new(move |mut work| {
                 mark(&mut work.writer, &work.hashes)?;
                 Ok(Some(work))
@@ -273,9 +270,16 @@ impl Stages {
     }
 
     /// What is to be pushed before a step, so that it has all that has come.
-    fn rest(&mut self) -> io::Result<Vec<Item>> {
-        let pieces = self.ahead.as_mut().map(SealAhead::hand_over).transpose()?;
-        Ok(pieces.unwrap_or_default().into_iter().map(Item::Piece).collect())
+    fn rest(&mut self) -> Vec<Item> {
+        self.ahead.as_mut().map(|ahead| to_push(ahead.hand_over())).unwrap_or_default()
+    }
+}
+
+/// What could not be sealed ends the stream in its turn: until that is told, somebody may be writing.
+fn to_push(sealed: io::Result<Vec<Piece>>) -> Vec<Item> {
+    match sealed {
+        Ok(pieces) => pieces.into_iter().map(Item::Piece).collect(),
+        Err(error) => vec![Item::Step(Box::new(|_| Err(error)))],
     }
 }
 
@@ -330,6 +334,22 @@ mod tests {
         let segments = (plain.len() - tail.len()) / 64;
         let sealed = HEADER_LEN + segments * (64 + SEGMENT_OVERHEAD);
         assert_eq!(std::fs::metadata(path).unwrap().len(), sealed as u64);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sealed_ends_the_stream_when_nobody_writes_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, path) = target(dir.path());
+        let writer = Writer::open(target, Opening::New(None)).unwrap();
+        let (mut stream, mut turn) = stream_of(Work { writer, hashes: Hashes::default() }, 1 << 20);
+        stream.push(&mut to_push(Ok(vec![Piece::Data(Bytes::from_static(&[1]))]))).await.unwrap();
+        stream.push(&mut to_push(Err(io::Error::other("no random bytes")))).await.unwrap();
+        stream.push_last(Box::new(|_| panic!("it is over before"))).await.unwrap();
+        assert!(path.exists());
+        assert_eq!(turn.take(10).len(), 1);
+        assert!(turn.put_back(Ok(())).is_none());
+        assert_eq!(stream.over().await.unwrap().to_string(), "no random bytes");
+        assert!(!path.exists());
     }
 
     /// Each may hold on to a buffer of some KiB.
