@@ -85,6 +85,8 @@ async fn run(steps: Vec<Step>, file: File) {
             }
         }
         let mut completed = false;
+        let numbers: std::collections::BTreeSet<_> = sent.iter().map(|(number, _)| *number).collect();
+        let is_twice = numbers.len() < sent.len();
         for (number, taken) in sent {
             match taken {
                 Ok(ChunkTaken::Completed { .. }) => completed = true,
@@ -94,6 +96,12 @@ async fn run(steps: Vec<Step>, file: File) {
                 Err(error) => panic!("{error:?}"),
             }
             there.insert(number);
+        }
+        if completed && is_twice && server.info().await.is_some() {
+            // The second of one number came when all were there: it begins anew, and the file stands.
+            let standing = server.status.file(&FileName::clean("a").unwrap()).unwrap();
+            assert_eq!(standing.checksum, Some(digest(&file.content)));
+            return;
         }
         if completed {
             break true;
